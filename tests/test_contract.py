@@ -1,0 +1,59 @@
+"""The contract of contract.py, on every level, or on your own module with `pytest --impl PATH`."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from contract import CASES, EXACT, MODEL_CHECKS, PART_CHECKS, Case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from implementations import NotAttempted, referee
+from oracles import assert_close
+
+from common.config import VAEConfig
+
+pytestmark = pytest.mark.contract
+
+
+@contextmanager
+def attempted():
+    """A function that is missing, or a stub that raises NotImplementedError, is no failure: it is not attempted."""
+    try:
+        yield
+    except NotAttempted as error:
+        pytest.skip(str(error))
+    except NotImplementedError as error:
+        pytest.skip(f"not attempted: {error}")
+
+
+@pytest.mark.parametrize("check", PART_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_part(implementation, check):
+    with attempted():
+        check(implementation, CASES["mlp-bernoulli"])
+
+
+@pytest.mark.parametrize("check", MODEL_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_model(implementation, case, check):
+    with attempted():
+        check(implementation, case)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_shape_any_seed_gives_the_referees_gradients(implementation, data):
+    arch = data.draw(st.sampled_from(["mlp", "conv"]), "arch")
+    sides = st.integers(1, 3).map(lambda n: 4 * n) if arch == "conv" else st.integers(1, 6)
+    shape = data.draw(sides, "height"), data.draw(sides, "width")
+    config = VAEConfig(arch, shape, data.draw(st.integers(1, 5), "hidden"), data.draw(st.integers(1, 5), "latent"),
+                       data.draw(st.sampled_from(["bernoulli", "gaussian"])))
+    case = Case(config, data.draw(st.integers(1, 4), "batch"), data.draw(st.integers(0, 2**32 - 1), "seed"),
+                data.draw(st.sampled_from([0.1, 1.0, 2.0]), "scale"))
+    weights = {"beta": data.draw(st.floats(0, 8), "beta"), "free_bits": data.draw(st.floats(0, 1), "free_bits")}
+    with attempted():
+        got, want = (level("loss_and_grads", *case.draw(), config, **weights)
+                     for level in (implementation, referee(implementation)))
+    assert_close("loss", got[0], want[0], **EXACT)
+    for name in want[2]:
+        scale = np.abs(want[2][name]).max()
+        assert_close(f"gradient of {name}", got[2][name], want[2][name], rtol=1e-9, atol=1e-9 * scale + 1e-12)
