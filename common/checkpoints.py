@@ -9,13 +9,19 @@ Nothing is ever unpickled.
 
 import json
 import os
+import tokenize
 import zipfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from common.config import InputError, VAEConfig, parameter_shapes
+
+# what zipfile, gzip, np.load and scipy.io.loadmat raise on bytes that are not theirs
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, RuntimeError, MemoryError,
+              zlib.error, zipfile.BadZipFile, tokenize.TokenError)
 
 
 @contextmanager
@@ -80,21 +86,24 @@ def save_checkpoint(path, arrays: dict[str, dict[str, np.ndarray]], facts: dict)
     """Writes groups of named arrays ({"params": {...}, "optimizer": {...}}) and `facts`, anything that JSON can hold."""
     flat = {f"{group}/{name}": array for group, named in arrays.items() for name, array in named.items()}
     with atomic_write(path) as file:
-        np.savez(file, facts=np.array(json.dumps(facts)), **flat)
+        np.savez(file, facts=np.array(json.dumps({"facts": facts, "entries": list(flat)})), **flat)
 
 
 def load_checkpoint(path) -> tuple[dict[str, dict[str, np.ndarray]], dict]:
     """The groups of arrays and the facts that save_checkpoint wrote. Raises InputError where the file is something else."""
     entries = _read_npz(path, "a checkpoint: remove it, or start anew in another --out folder")
     try:
-        facts = json.loads(str(entries.pop("facts")))
+        told = json.loads(str(entries.pop("facts")))
+        facts = told["facts"]
+        if list(entries) != told["entries"] or not isinstance(facts, dict):
+            raise ValueError("it is not whole")
         groups: dict[str, dict[str, np.ndarray]] = {}
         for name, array in entries.items():
             group, slash, rest = name.partition("/")
             if not slash:
                 raise KeyError(name)
             groups.setdefault(group, {})[rest] = array
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not a checkpoint of this program ({error}): "
                          "remove it, or start anew in another --out folder") from error
     return groups, facts
@@ -106,11 +115,16 @@ def _read_npz(path, wanted: str) -> dict[str, np.ndarray]:
         with open(path, "rb") as file:
             if file.read(2) != b"PK":
                 raise InputError(f"{path} is not an .npz file: give {wanted}")
-        with np.load(path, allow_pickle=False) as entries:
-            return {name: entries[name] for name in entries.files}
+        with np.load(path, allow_pickle=False) as archive:
+            entries = {name: archive[name] for name in archive.files}
+        for name, entry in entries.items():
+            if not isinstance(entry, np.ndarray):               # a file in the archive that NumPy did not write
+                raise ValueError(f"{name} is no array")
+        return entries
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror or error}): give {wanted}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is damaged or holds pickled objects ({error}): give {wanted}") from error
+    except UNREADABLE as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} is damaged or holds pickled objects ({reason}): give {wanted}") from error

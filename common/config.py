@@ -179,3 +179,8 @@ def check_weights(beta: float, free_bits: float):
     for name, value in (("beta", beta), ("free_bits", free_bits)):
         if not (math.isfinite(value) and value >= 0):
             raise InputError(f"{name} is {value}: give a finite number of at least 0")
+
+
+def side_by_side(image_shape) -> str:
+    """(28, 20) as "28 x 20", for messages."""
+    return "{} x {}".format(*image_shape)

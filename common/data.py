@@ -20,7 +20,6 @@ import io
 import os
 import socket
 import tempfile
-import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.checkpoints import atomic_write
+from common.checkpoints import UNREADABLE, atomic_write
 from common.config import InputError
 
 # N images, D pixels of an image: height * width, in reading order
@@ -190,7 +189,7 @@ def _download_mnist(folder: Path, missing: list[str], get: str) -> dict[str, byt
         for name, content in contents.items():
             with atomic_write(folder / name) as file:
                 file.write(content)
-    except (ImportError, AssertionError, http.client.HTTPException, *_UNREADABLE) as error:
+    except (ImportError, AssertionError, http.client.HTTPException, *UNREADABLE) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise InputError(f"cannot download {', '.join(missing)} ({reason}): {get}") from error
     finally:
@@ -223,7 +222,7 @@ def _frey(path: Path) -> Dataset:
         x = scipy.io.loadmat(io.BytesIO(content), variable_names=["ff"])["ff"].T                # (1965, 560)
         if hashlib.sha256(np.ascontiguousarray(x)).hexdigest() != FREY_SHA256:
             raise ValueError("other pixels")
-    except (scipy.io.matlab.MatReadError, *_UNREADABLE) as error:
+    except (scipy.io.matlab.MatReadError, *UNREADABLE) as error:
         raise InputError(f"{path} is damaged or does not hold the 1965 Frey faces: delete it and {get}") from error
     order = np.random.default_rng(SPLIT_SEED).permutation(len(x))
     x_test, x_valid, x_train = (x[np.sort(rows)] for rows in np.split(order, [200, 400]))
@@ -256,10 +255,6 @@ def _npz(path) -> Dataset:
 
 
 # ---- files and checks ----------------------------------------------------------------------------------------------
-
-# what zipfile, gzip, np.load and scipy.io.loadmat raise on bytes that are not theirs
-_UNREADABLE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, RuntimeError, MemoryError,
-               zlib.error, zipfile.BadZipFile, tokenize.TokenError)
 
 
 def _root(data_dir) -> Path:
@@ -313,7 +308,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(io.BytesIO(content), allow_pickle=False) as entries:
             known = ("x_train", "y_train", "x_test", "y_test")
             return {name: np.asarray(entries[name]) for name in known if name in entries}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} is damaged or holds Python objects, which are never unpickled: {fix}") from error
 
 

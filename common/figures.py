@@ -87,6 +87,19 @@ def posterior_draws(path, x, draws, image_shape):
     return _save(figure, path)
 
 
+def interpolations(path, x_from, walks, x_to, image_shape):
+    """Each row: an image (N, D), the decoded walk (N, S, D) through the latents to another, and that other (N, D)."""
+    count, steps, _ = walks.shape
+    zoom = _zoom(image_shape, count, 7)                       # wider than a panel, for the sake of the digits
+    cell = image_shape[1] * zoom
+    figure = _figure()
+    _show(figure, tile(x_from, image_shape, 1, zoom), title="from")
+    _show(figure, tile(walks.reshape(count * steps, -1), image_shape, steps, zoom), left=cell + 40,
+          title="straight walks between the posterior means, decoded")
+    _show(figure, tile(x_to, image_shape, 1, zoom), left=cell + 80 + steps * (cell + GAP), title="to")
+    return _save(figure, path)
+
+
 def manifold(path, images, image_shape):
     """The decoded latent_grid(2), (side*side, D), on axes that tell z1 (left to right) and z2 (bottom to top)."""
     side = math.isqrt(len(images))

@@ -12,9 +12,10 @@ import numpy as np
 from networks_numpy import decode_mean, encode
 from vae_numpy import likelihood_and_kl_forward, loss_and_grads
 
-from common.cli import Options, Run, run_command
+from common.cli import Options, run_command
 from common.config import InputError
 from common.data import EVAL_SEED
+from common.run import Run
 from common.schedules import kl_weight
 
 # ---- step rules: each changes params in place and keeps what it must remember in `state`, a dict that starts empty -----

@@ -11,9 +11,10 @@ import sys
 import numpy as np
 import torch
 
-from common.cli import Options, Run, run_command
+from common.cli import Options, run_command
 from common.config import InputError
 from common.data import EVAL_SEED
+from common.run import Run
 from common.schedules import kl_weight
 from pytorch_lowlevel.networks_lowlevel import decode_mean, encode
 from pytorch_lowlevel.vae_lowlevel import likelihood_and_kl, loss_and_grads
@@ -78,7 +79,9 @@ def to_numpy(tree):
 def find_device(name):
     """The torch device of that name, tried out. Raises InputError where this machine has none."""
     try:
-        return torch.zeros(1, device=name).device
+        probe = torch.zeros(1, device=name)
+        probe.cpu()                                         # "meta" computes nothing that could be brought back
+        return probe.device
     except (RuntimeError, AssertionError) as error:         # torch built without CUDA says so with an AssertionError
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {name} is not to be had ({reason}): use --device cpu") from error

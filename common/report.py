@@ -1,0 +1,116 @@
+"""Writes the tables of the READMEs from results files, so that no number in them was typed.
+
+    python common/report.py                         # tables from the files in results/
+    python common/report.py runs/a runs/b           # first keeps these finished runs in results/levels.json
+
+A table stands between <!-- NAME: written by ... --> and <!-- end of NAME -->; a test holds that the two agree.
+"""
+
+import argparse
+import csv
+import json
+import re
+import shlex
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from common.checkpoints import atomic_write, write_text
+from common.cli import Options, run_command
+from common.config import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+LEVELS, BENCHMARK, FILMSTRIP = (ROOT / "results" / name for name in ("levels.json", "benchmark.json", "filmstrip.png"))
+SCRIPTS = {"numpy": "numpy/train_numpy.py", "lowlevel": "pytorch_lowlevel/train_lowlevel.py"}
+TABLES = {                                          # README -> the tables in it
+    "README.md": ("levels", "benchmark"),
+    "numpy/README.md": ("levels",),
+    "pytorch_lowlevel/README.md": ("benchmark",),
+}
+
+
+def record(folder: Path) -> dict:
+    """What a finished run's folder says: its command, its last epoch, its time, its machine."""
+    try:
+        told = json.loads((folder / "config.json").read_text())
+        rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+        last = rows[-1]
+    except (OSError, ValueError, IndexError) as error:
+        raise InputError(f"{folder} is not the folder of a finished run ({error}): give the --out of one") from error
+    words = ["python", SCRIPTS[told["level"]]]
+    for item in fields(Options):
+        value = told["options"].get(item.name, item.default)
+        if item.name not in ("given", "data_dir", "out", "resume") and value != item.default:
+            words += ["--" + item.name.replace("_", "-"), str(value)]
+    numbers = {name: float(last[name]) for name in ("test_elbo", "test_log_likelihood", "test_kl", "train_elbo")}
+    return {"command": shlex.join(words), "level": told["level"], "epochs": int(last["epoch"]), **numbers,
+            "seconds": sum(float(row["seconds"]) for row in rows), "device": told["options"]["device"],
+            "machine": told["machine"]}
+
+
+def keep(folders):
+    """Adds runs to results/levels.json; a run with the same command replaces the older one.
+
+    The filmstrip of the first command, python numpy/train_numpy.py, becomes the front page's picture.
+    """
+    runs = {run["command"]: run for run in (json.loads(LEVELS.read_text()) if LEVELS.exists() else [])}
+    for folder in folders:
+        run = record(Path(folder))
+        runs[run["command"]] = run
+        if run["command"] == f"python {SCRIPTS['numpy']}":
+            with atomic_write(FILMSTRIP) as file:
+                file.write((Path(folder) / "filmstrip.png").read_bytes())
+    write_text(LEVELS, json.dumps(sorted(runs.values(), key=lambda run: run["command"]), indent=2) + "\n")
+
+
+def levels_table() -> list[str]:
+    lines = ["| command | epochs | test ELBO | = log p(x\\|z) | − KL | training time |", "|---|--:|--:|--:|--:|--:|"]
+    runs = json.loads(LEVELS.read_text())
+    for run in runs:
+        minutes, seconds = divmod(round(run["seconds"]), 60)
+        lines.append(f"| `{run['command']}` | {run['epochs']} | **{run['test_elbo']:.2f}** | "
+                     f"{run['test_log_likelihood']:.2f} | {run['test_kl']:.2f} | {minutes}:{seconds:02d} |")
+    machines = sorted({f"{run['machine']['cores']} cores of an {run['machine']['processor']}" for run in runs})
+    lines += ["", f"Nats per image, one noise draw per test image; time in minutes:seconds on {' or '.join(machines)}."]
+    return lines
+
+
+def benchmark_table() -> list[str]:
+    told = json.loads(BENCHMARK.read_text())
+    speed, machine = told["images_per_second"], told["machine"]
+    lines = ["| one training step, images/s | " + " | ".join(f"{arch} | × torch eager" for arch in speed) + " |",
+             "|---|" + "--:|--:|" * len(speed)]
+    for name in next(iter(speed.values())):
+        cells = [f"{rates[name]:,.0f} | {rates[name] / rates['torch eager']:.2f}" for rates in speed.values()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", f"Batch {told['batch']}, float32, {machine['cores']} cores of an {machine['processor']}, NumPy "
+              f"{machine['numpy']}, torch {machine['torch']}; `python tests/benchmark.py` prints yours."]
+    return lines
+
+
+def with_tables(text: str, names) -> str:
+    """The README's text with its tables written anew. Raises InputError where a table's place is missing."""
+    for name in names:
+        lines = {"levels": levels_table, "benchmark": benchmark_table}[name]()
+        place = re.compile(rf"(<!-- {name}: .*? -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+        block = "\n".join(lines)
+        text, found = place.subn(lambda match, block=block: f"{match[1]}\n{block}\n\n{match[2]}", text)
+        if found != 1:
+            raise InputError(f"the place of the table {name} stands {found} times in a README: put it back once")
+    return text
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", metavar="FOLDER", help="--out folders of finished runs, to be kept")
+    options = parser.parse_args(argv)
+    if options.runs:
+        keep(options.runs)
+    for name, tables in TABLES.items():
+        path = ROOT / name
+        write_text(path, with_tables(path.read_text(), tables))
+        print(f"written: {name}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,96 @@
+"""A door for trained weights: pictures from a params.npz of any level.
+
+    python numpy/sample_numpy.py --weights runs/numpy-digits-mlp-2/params.npz                    # 100 draws from the prior
+    python numpy/sample_numpy.py --weights FILE.npz --samples 400
+    python numpy/sample_numpy.py --weights FILE.npz --reconstruct --data mnist
+    python numpy/sample_numpy.py --weights FILE.npz --interpolate --data mnist
+
+Writes one picture beside the weights, or into --out, and prints its path.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from networks_numpy import decode_mean, encode
+
+from common import figures
+from common.checkpoints import load_params
+from common.cli import run_command
+from common.config import InputError, side_by_side
+from common.data import DATASETS, eval_images, load_dataset
+
+ROWS, STEPS = 10, 11                    # of the reconstructions; of the walks from one image to another
+
+
+def interpolations(params, x_from, x_to, config):
+    """Straight walks between the posterior means of two images each: (N, D), (N, D) -> (N, STEPS, D)."""
+    mu_from, mu_to = encode(params, x_from, config)[0], encode(params, x_to, config)[0]            # (N, J)
+    along = np.linspace(0, 1, STEPS, dtype=np.float32)[:, None]                                    # (STEPS, 1)
+    z = mu_from[:, None] * (1 - along) + mu_to[:, None] * along                                    # (N, STEPS, J)
+    return decode_mean(params, z.reshape(-1, config.latent), config).reshape(len(z), STEPS, -1)
+
+
+def shuffled_images(config, options):
+    """Test images of the data set in random order: (N, D). Raises InputError where they do not fit the weights."""
+    data = load_dataset(options.data, options.data_dir, options.data_file)
+    if data.image_shape != config.image_shape:
+        raise InputError(f"--weights {options.weights} is for images of {side_by_side(config.image_shape)}, those of "
+                         f"{data.name} are {side_by_side(data.image_shape)}: choose another --data")
+    how = "none" if config.likelihood == "gaussian" or data.binary else "dynamic"
+    return np.random.default_rng(options.seed).permutation(eval_images(data, how))
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     allow_abbrev=False)
+    parser.add_argument("--weights", required=True, metavar="FILE.npz", help="weights that any level wrote")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--samples", type=int, default=100, metavar="N", help="decode N draws from the prior (default: 100)")
+    what.add_argument("--reconstruct", action="store_true", help="test images above their reconstructions")
+    what.add_argument("--interpolate", action="store_true", help="walks between pairs of test images, through the latents")
+    parser.add_argument("--data", choices=DATASETS, default="digits", help="where the images come from (default: digits)")
+    parser.add_argument("--data-file", help="your own images, with --data npz")
+    parser.add_argument("--data-dir", help="folder of the data sets (default: $VAE_DATA, else data/)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws and of the choice of images (default: 0)")
+    parser.add_argument("--out", help="folder for the picture (default: that of the weights)")
+    options = parser.parse_args(argv)
+    for name, least in (("samples", 1), ("seed", 0)):
+        if getattr(options, name) < least:
+            raise InputError(f"--{name} is {getattr(options, name)}: give a whole number of at least {least}")
+    return options
+
+
+def main(argv=None):
+    options = parse(argv)
+    params, config = load_params(options.weights)
+    params = {name: array.astype(np.float32) for name, array in params.items()}
+    out = Path(options.out) if options.out else Path(options.weights).parent
+    if options.reconstruct:
+        x = shuffled_images(config, options)[:ROWS]
+        def draw(path):
+            figures.reconstructions(path, x, decode_mean(params, encode(params, x, config)[0], config), config.image_shape)
+        name = "reconstructed"
+    elif options.interpolate:
+        x = shuffled_images(config, options)
+        x_from, x_to = x[:ROWS], x[ROWS:2 * ROWS]
+        def draw(path):
+            figures.interpolations(path, x_from, interpolations(params, x_from, x_to, config), x_to, config.image_shape)
+        name = "interpolated"
+    else:
+        z = np.random.default_rng(options.seed).standard_normal((options.samples, config.latent))  # (N, J)
+        images = decode_mean(params, z.astype(np.float32), config)                                 # (N, D)
+        def draw(path):
+            figures.prior_samples(path, images, config.image_shape)
+        name = "sampled"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        draw(out / f"{name}.png")
+    except OSError as error:
+        raise InputError(f"cannot write into --out {out} ({error.strerror}): give another folder") from error
+    print(f"picture: {out / name}.png")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
