@@ -81,7 +81,8 @@ def sigmoid_backward(dout, cache):
 # conv2d is im2col, then W @ columns; its backward is W^T @ dout, then col2im. conv_transpose2d is that backward used
 # as a forward. The columns run over (row, column, image): the whole batch is one matrix product, and every copy moves
 # B neighbors in memory at once. Shapes are PyTorch's (B, C, H, W) everywhere; as_matrix and as_images only look at the
-# same memory differently (transposed views), so between two layers nothing is copied.
+# same memory differently (transposed views), so between two convolutions nothing is copied. Between a dense layer, whose
+# memory has an image in a row, and a convolution, batch_last copies once; NumPy is slow where two orders meet.
 
 
 def im2col(x, k, stride, padding):
@@ -117,6 +118,11 @@ def as_matrix(x):
 def as_images(matrix, B, h, w):
     """(C, h*w*B) -> (B, C, h, w): the inverse of as_matrix."""
     return matrix.reshape(-1, h, w, B).transpose(3, 0, 1, 2)
+
+
+def batch_last(x):
+    """The same array (B, ...), with the batch innermost in memory: neighbors there are the same pixel of two images."""
+    return np.asfortranarray(x.reshape(len(x), -1)).reshape(x.shape)
 
 
 def conv2d_forward(x, weight, bias, stride, padding):

@@ -9,6 +9,7 @@ Letters: B images, D = height*width pixels, H hidden units, J latents.
 
 import numpy as np
 from layers_numpy import (
+    batch_last,
     conv2d_backward,
     conv2d_backward_params,
     conv2d_forward,
@@ -99,7 +100,7 @@ def encode_conv_backward(dmu, dlogvar, cache):
     dh3 = dh_mu + dh_logvar
     da3 = relu_backward(dh3, relu3_cache)                                              # (B, 256)
     dh2, dfc_weight, dfc_bias = linear_backward(da3, fc_cache)                         # (B, 64*h/4*w/4), ...
-    da2 = relu_backward(dh2.reshape(shape), relu2_cache)                               # (B, 64, h/4, w/4)
+    da2 = relu_backward(batch_last(dh2).reshape(shape), relu2_cache)                   # (B, 64, h/4, w/4)
     dh1, dconv2_weight, dconv2_bias = conv2d_backward(da2, conv2_cache)                # (B, 32, h/2, w/2), ...
     da1 = relu_backward(dh1, relu1_cache)
     dconv1_weight, dconv1_bias = conv2d_backward_params(da1, conv1_cache)
@@ -186,12 +187,12 @@ def decode_conv_forward(params, z, config):
     a1, fc1_cache = linear_forward(z, *layer(params, "decoder.fc1"))                                 # (B, 256)
     h1, relu1_cache = relu_forward(a1)
     a2, fc2_cache = linear_forward(h1, *layer(params, "decoder.fc2"))                                # (B, 64*h/4*w/4)
-    h2, relu2_cache = relu_forward(a2)
+    h2, relu2_cache = relu_forward(batch_last(a2))
     a3, deconv1_cache = conv_transpose2d_forward(h2.reshape(small), *layer(params, "decoder.deconv1"), **up)
     h3, relu3_cache = relu_forward(a3)                                                               # (B, 32, h/2, w/2)
     out, deconv2_cache = conv_transpose2d_forward(h3, *layer(params, "decoder.deconv2"), **up)       # (B, 1 or 2, h, w)
     caches = (fc1_cache, relu1_cache, fc2_cache, relu2_cache, deconv1_cache, relu3_cache, deconv2_cache)
-    flat = out.reshape(len(z), out.shape[1], -1)                                                     # (B, 1 or 2, D)
+    flat = np.ascontiguousarray(out.reshape(len(z), out.shape[1], -1))                               # (B, 1 or 2, D)
     if config.likelihood == "bernoulli":
         return flat[:, 0], (config, caches)
     logvar = flat[:, 1] if config.fixed_logvar is None else np.full_like(flat[:, 0], config.fixed_logvar)
