@@ -139,7 +139,7 @@ def latent_scatter(path, mu, labels=None, title="Posterior means"):
     mu = np.asarray(mu, np.float64)
     if labels is None:
         classes, value = None, np.arange(len(mu))
-        colors, ticks, name = "viridis", MaxNLocator(integer=True, min_n_ticks=1), "frame number"
+        colors, ticks, name = "viridis", MaxNLocator(integer=True, min_n_ticks=1), "frame number in the test set"
     else:
         classes, value = np.unique(labels, return_inverse=True)
         colors, ticks, name = ListedColormap(_class_colors(len(classes))), np.arange(len(classes)), "label"

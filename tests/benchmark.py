@@ -150,12 +150,14 @@ def measure(steps, seconds):
     for _ in range(max(2, round(seconds / len(steps) / TURN))):
         for name, step in steps.items():
             begin = start = time.perf_counter()
-            while start < begin + TURN:
+            counted = []
+            while start < begin + TURN or not counted:
                 step()
                 end = time.perf_counter()
                 if start > begin + TURN / 3:
-                    times[name].append(end - start)
+                    counted.append(end - start)
                 start = end
+            times[name] += counted
     return {name: BATCH / float(np.median(spent)) for name, spent in times.items()}
 
 

@@ -1,0 +1,141 @@
+"""The repository as a newcomer meets it: NumPy is NumPy, commands in the READMEs run, tables are what the results say."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import benchmark
+import pytest
+
+from common import report
+
+ROOT = Path(__file__).resolve().parent.parent
+READMES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("README.md")
+                 if not {".venv", "runs", "node_modules", ".pytest_cache"} & set(path.relative_to(ROOT).parts))
+
+
+def run(words, cwd, timeout=240):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "numpy")))}
+    return subprocess.run(list(map(str, words)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def commands():
+    """(README, command) for every python and pytest line of the READMEs' code blocks."""
+    found = []
+    for readme in READMES:
+        for line in re.findall(r"^    (\S.*)$", (ROOT / readme).read_text(), re.MULTILINE):
+            for command in line.partition("  #")[0].split("&&"):
+                words = shlex.split(command)
+                if words and words[0] in ("python", "pytest"):
+                    found.append(pytest.param(readme, words, id=f"{readme}: {command.strip()}"))
+    return found
+
+
+@pytest.mark.parametrize("folder", [".", "numpy", "tests", "common"])
+def test_numpy_is_numpy_in_a_fresh_interpreter(folder):
+    program = "import numpy; print(numpy.__file__, numpy.arange(3).sum(), numpy.random.rand() < 1)"
+    done = run([sys.executable, "-c", program], ROOT / folder)
+    assert done.returncode == 0, done.stderr
+    location, total, draw = done.stdout.split()
+    assert Path(location).parent != ROOT / "numpy" and (total, draw) == ("3", "True")
+
+
+def test_the_folder_numpy_holds_nothing_that_could_shadow_numpy():
+    names = {path.name for path in (ROOT / "numpy").glob("*.py")}
+    assert names and all(name.endswith("_numpy.py") for name in names), names
+
+
+def test_module_names_are_unique():
+    folders = ("numpy", "pytorch_lowlevel", "common", "tests")
+    names = Counter(path.stem for folder in folders for path in (ROOT / folder).glob("*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_levels_import_nothing_of_each_other():
+    for path in (ROOT / "numpy").glob("*.py"):
+        assert not re.search(r"^\s*(import|from) (torch|pytorch_lowlevel|paper)\b", path.read_text(), re.MULTILINE), path
+    for path in (ROOT / "pytorch_lowlevel").glob("*.py"):
+        text = path.read_text()
+        assert not re.search(r"^\s*(import|from) (paper|\w+_numpy)\b", text, re.MULTILINE), path
+        assert not re.search(r"\((torch\.)?nn\.Module\)|= torch\.optim", text), path
+
+
+def test_the_vae_by_hand_stays_within_150_lines():
+    assert len((ROOT / "numpy" / "vae_numpy.py").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize(("readme", "words"), commands())
+def test_a_command_of_a_readme_names_what_exists(readme, words):
+    """The script is there, and its --help knows every option."""
+    if words[0] == "pytest":
+        return
+    script = ROOT / words[1]
+    assert script.is_file(), f"{readme} names {words[1]}"
+    done = run([sys.executable, script, "--help"], ROOT)
+    assert done.returncode == 0, done.stderr
+    for word in words[2:]:
+        assert not word.startswith("--") or word in done.stdout, f"{readme}: {words[1]} has no option {word}"
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_links_of_a_readme_lead_somewhere(readme):
+    text = (ROOT / readme).read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in target:
+            assert (ROOT / readme).parent.joinpath(target).exists(), f"{readme} links to {target}"
+
+
+@pytest.mark.parametrize("readme", report.TABLES)
+def test_the_tables_of_a_readme_are_what_the_results_say(readme):
+    text = (ROOT / readme).read_text()
+    assert report.with_tables(text, report.TABLES[readme]) == text, f"run: python common/report.py   ({readme} is behind)"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_readmes_run(tmp_path):
+    """In their order, in an empty folder; MNIST for one epoch each, and only where it lies."""
+    mnist = "VAE_DATA" in os.environ and (Path(os.environ["VAE_DATA"]) / "MNIST" / "raw").is_dir()
+    ran = 0
+    for readme, words in (param.values for param in commands()):
+        if words[0] == "pytest" or words[1] == "common/report.py" or "FILE.npz" in words:
+            continue
+        if "mnist" in words and not mnist:
+            continue
+        extra = []
+        if words[1].startswith(("numpy/train", "pytorch_lowlevel/train")) and "--epochs" not in words:
+            extra = ["--epochs", "1" if "mnist" in words else "3"]
+        elif words[1] == "tests/benchmark.py":
+            extra = ["--seconds", "2"]
+        done = run([sys.executable, ROOT / words[1], *words[2:], *extra], tmp_path)
+        expected = 1 if "--plant" in words else 0
+        assert done.returncode == expected, f"{readme}: {shlex.join(words)}\n{done.stdout[-500:]}{done.stderr[-1500:]}"
+        ran += 1
+    assert ran >= 8
+    assert list(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_the_benchmark_prints_every_contestant(arch, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "TURN", 0.01)                # seconds: it is the table that is tested
+    benchmark.main(["--arch", arch, "--seconds", "0.1", "--write", str(tmp_path / "speed.json")])
+    speed = json.loads((tmp_path / "speed.json").read_text())["images_per_second"][arch]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(speed) == 5 and all(rate > 0 for rate in speed.values())
+    for name, rate in speed.items():
+        assert any(line.startswith(name) and f"{rate:,.0f}" in line for line in lines), name
+
+
+def test_a_readme_without_a_place_for_its_table_is_named():
+    with pytest.raises(ValueError, match="the place of the table levels"):
+        report.with_tables("no table here", ("levels",))
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(ValueError, match="not the folder of a finished run"):
+        report.record(tmp_path)
