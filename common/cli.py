@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from common.checkpoints import load_checkpoint
-from common.config import ARCHITECTURES, LIKELIHOODS, InputError, check_weights
+from common.config import ARCHITECTURES, LIKELIHOODS, InputError, check_objective
 from common.data import BINARIZE, DATASETS
 
 OPTIMIZERS = ("sgd", "adagrad", "adam")
@@ -67,19 +67,21 @@ class Options:
                 if item.default is not None and item.default is not False:
                     settings["help"] += f" (default: {item.default})"
                 parser.add_argument("--" + item.name.replace("_", "-"), **settings)
-        given = vars(parser.parse_args(argv))
-        if given.get("resume"):
-            given = cls._recorded(level, given)
-        options = cls(**given, given=frozenset(given))
+        values = vars(parser.parse_args(argv))
+        given = frozenset(values)
+        if values.get("resume"):
+            values, given = cls._recorded(level, values)
+        options = cls(**values, given=given)
         options.check(level)
         return options
 
     @classmethod
     def _recorded(cls, level, given):
-        """The options of the run to resume, under those given now, which may only move its end or where it computes."""
+        """The options of the run to resume, under those given now, which may only move its end or where it computes;
+        and the names of all that were ever given."""
         folder = Path(cls(**given).folder(level))
         if not (folder / "checkpoint.npz").exists():
-            return given                                    # nothing to go on from: from the beginning
+            return given, frozenset(given)                  # nothing to go on from: from the beginning
         recorded = load_checkpoint(folder / "checkpoint.npz")[1].get("options")
         if not isinstance(recorded, dict) or recorded.keys() - {item.name for item in fields(cls)}:
             raise InputError(f"{folder / 'checkpoint.npz'} was not written by this version of the program: remove it, or "
@@ -89,7 +91,8 @@ class Options:
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"the run in {folder} has {flag} {recorded.get(name)}, not {given[name]}: leave {flag} "
                                  "out to go on, or start anew in another --out folder")
-        return recorded | given
+        written = recorded.pop("given", [])
+        return recorded | given, frozenset(written) | given.keys()
 
     def check(self, level):
         for name in ("batch_size", "epochs"):
@@ -102,11 +105,7 @@ class Options:
             raise InputError(f"--kl-warmup is {self.kl_warmup}: give a number of epochs, 0 or more")
         if self.seed < 0:
             raise InputError(f"--seed is {self.seed}: give a whole number of at least 0")
-        check_weights(self.beta, self.free_bits)
-        if self.data == "npz" and self.data_file is None:
-            raise InputError("--data npz wants your images: add --data-file FILE.npz")
-        if self.data_file is not None and self.data != "npz":
-            raise InputError(f"--data-file goes with --data npz, but --data is {self.data}: add --data npz or leave it out")
+        check_objective(self.beta, self.free_bits)
         if level == "numpy" and self.device != "cpu":
             raise InputError(f"--device is {self.device}: NumPy runs on the cpu; pytorch_lowlevel/train_lowlevel.py "
                              "knows --device cuda")

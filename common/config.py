@@ -174,7 +174,7 @@ def check_batch(params, x, eps, config: VAEConfig):
             raise InputError(f"{name} is {array.dtype} but the parameters are {dtype}: convert it first")
 
 
-def check_weights(beta: float, free_bits: float):
+def check_objective(beta: float, free_bits: float):
     """Raises InputError unless both weights of the objective are finite and at least 0."""
     for name, value in (("beta", beta), ("free_bits", free_bits)):
         if not (math.isfinite(value) and value >= 0):

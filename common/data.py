@@ -92,9 +92,9 @@ def load_dataset(name, data_dir=None, data_file=None, download=True) -> Dataset:
     if name not in DATASETS:
         raise InputError(f"data is {name!r}: choose one of {', '.join(DATASETS)}")
     if name == "npz" and data_file is None:
-        raise InputError("data npz is a file of your own: name it with --data-file images.npz")
+        raise InputError("--data npz wants your images: give them with --data-file FILE.npz")
     if name != "npz" and data_file is not None:
-        raise InputError(f"{data_file} goes with --data npz, not with --data {name}: choose npz or leave the file out")
+        raise InputError(f"--data-file {data_file} goes with --data npz, but --data is {name}: choose npz, or leave it out")
     if name == "digits":
         return _digits()
     if name == "npz":

@@ -32,20 +32,22 @@ TABLES = {                                          # README -> the tables in it
 def record(folder: Path) -> dict:
     """What a finished run's folder says: its command, its last epoch, its time, its machine."""
     try:
-        told = json.loads((folder / "config.json").read_text())
-        rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
-        last = rows[-1]
-    except (OSError, ValueError, IndexError) as error:
+        told = json.loads((folder / "config.json").read_text("utf-8"))
+        rows = list(csv.DictReader((folder / "metrics.csv").read_text("utf-8").splitlines()))
+        options, last = told["options"], rows[-1]
+        if int(last["epoch"]) != options["epochs"]:
+            raise ValueError(f"it stopped after epoch {last['epoch']} of {options['epochs']}")
+        words = ["python", SCRIPTS[told["level"]]]
+        for item in fields(Options):                                    # in their order, those that were written
+            if item.name in set(options["given"]) - {"data_dir", "out", "resume"}:
+                words += ["--" + item.name.replace("_", "-"), str(options[item.name])]
+        return {
+            "command": shlex.join(words), "level": told["level"], "options": options,
+            **{name: float(last[name]) for name in ("test_elbo", "test_log_likelihood", "test_kl", "train_elbo")},
+            "seconds": sum(float(row["seconds"]) for row in rows), "device": options["device"], "machine": told["machine"],
+        }
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{folder} is not the folder of a finished run ({error}): give the --out of one") from error
-    words = ["python", SCRIPTS[told["level"]]]
-    for item in fields(Options):
-        value = told["options"].get(item.name, item.default)
-        if item.name not in ("given", "data_dir", "out", "resume") and value != item.default:
-            words += ["--" + item.name.replace("_", "-"), str(value)]
-    numbers = {name: float(last[name]) for name in ("test_elbo", "test_log_likelihood", "test_kl", "train_elbo")}
-    return {"command": shlex.join(words), "level": told["level"], "epochs": int(last["epoch"]), **numbers,
-            "seconds": sum(float(row["seconds"]) for row in rows), "device": told["options"]["device"],
-            "machine": told["machine"]}
 
 
 def keep(folders):
@@ -53,7 +55,7 @@ def keep(folders):
 
     The filmstrip of the first command, python numpy/train_numpy.py, becomes the front page's picture.
     """
-    runs = {run["command"]: run for run in (json.loads(LEVELS.read_text()) if LEVELS.exists() else [])}
+    runs = {run["command"]: run for run in (read(LEVELS) if LEVELS.exists() else [])}
     for folder in folders:
         run = record(Path(folder))
         runs[run["command"]] = run
@@ -63,12 +65,20 @@ def keep(folders):
     write_text(LEVELS, json.dumps(sorted(runs.values(), key=lambda run: run["command"]), indent=2) + "\n")
 
 
+def read(path: Path):
+    """A results file. Raises InputError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): take it back from git") from error
+
+
 def levels_table() -> list[str]:
     lines = ["| command | epochs | test ELBO | = log p(x\\|z) | − KL | training time |", "|---|--:|--:|--:|--:|--:|"]
-    runs = json.loads(LEVELS.read_text())
+    runs = read(LEVELS)
     for run in runs:
         minutes, seconds = divmod(round(run["seconds"]), 60)
-        lines.append(f"| `{run['command']}` | {run['epochs']} | **{run['test_elbo']:.2f}** | "
+        lines.append(f"| `{run['command']}` | {run['options']['epochs']} | **{run['test_elbo']:.2f}** | "
                      f"{run['test_log_likelihood']:.2f} | {run['test_kl']:.2f} | {minutes}:{seconds:02d} |")
     machines = sorted({f"{run['machine']['cores']} cores of an {run['machine']['processor']}" for run in runs})
     lines += ["", f"Nats per image, one noise draw per test image; time in minutes:seconds on {' or '.join(machines)}."]
@@ -76,12 +86,13 @@ def levels_table() -> list[str]:
 
 
 def benchmark_table() -> list[str]:
-    told = json.loads(BENCHMARK.read_text())
+    told = read(BENCHMARK)
     speed, machine = told["images_per_second"], told["machine"]
-    lines = ["| one training step, images/s | " + " | ".join(f"{arch} | × torch eager" for arch in speed) + " |",
-             "|---|" + "--:|--:|" * len(speed)]
+    lines = ["| one training step, images/s | " + " | ".join(f"{arch} | × eager | × ceiling" for arch in speed) + " |",
+             "|---|" + "--:|--:|--:|" * len(speed)]
     for name in next(iter(speed.values())):
-        cells = [f"{rates[name]:,.0f} | {rates[name] / rates['torch eager']:.2f}" for rates in speed.values()]
+        cells = [f"{rates[name]:,.0f} | {rates[name] / rates['torch eager']:.2f} | "
+                 f"{rates[name] / rates['matrix products alone']:.2f}" for rates in speed.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += ["", f"Batch {told['batch']}, float32, {machine['cores']} cores of an {machine['processor']}, NumPy "
               f"{machine['numpy']}, torch {machine['torch']}; `python tests/benchmark.py` prints yours."]
@@ -108,7 +119,7 @@ def main(argv=None):
         keep(options.runs)
     for name, tables in TABLES.items():
         path = ROOT / name
-        write_text(path, with_tables(path.read_text(), tables))
+        write_text(path, with_tables(path.read_text("utf-8"), tables))
         print(f"written: {name}")
 
 

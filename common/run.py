@@ -20,7 +20,8 @@ import platform
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ PICTURES = ("curve", "filmstrip", "kl_per_dimension", "latent_scatter", "manifol
 class Run:
     """One training run: its data, configuration, starting point and folder.
 
-    config, options, lr, rng        what the loop reads; `rng` is the one generator of shuffling, binarization and noise
+    config, options, rng            what the loop reads, defaults filled in; rng draws shuffling, binarization and noise
     params, state                   NumPy arrays to begin with: drawn, taken from weights, or the checkpoint's
     x_test                          (N, D) test images, binarized once
     """
@@ -59,8 +60,6 @@ class Run:
             raise InputError(f"--out {self.out} is a file: give a folder")
         self.dtype = np.dtype(options.dtype)
         self.data = load_dataset(options.data, options.data_dir, options.data_file)
-        self.epochs_wanted = options.epochs or SMALL_SET_EPOCHS.get(options.data, EPOCHS)
-        self.lr = options.lr or SMALL_SET_LR.get(options.data, LR)
         self.params, self.state, self.rows, self.frames, self.done = None, {}, [], {}, 0
         source, rng_state = None, None                                  # where weights come from, if not from the seed
         if options.resume and (self.out / "checkpoint.npz").exists():
@@ -85,6 +84,9 @@ class Run:
             print("warning: gray pixels under a Bernoulli likelihood are not drawn from it: the bound is no longer that of "
                   "a distribution over images; --binarize dynamic makes it one", file=sys.stderr)
 
+        epochs, lr = SMALL_SET_EPOCHS.get(options.data, EPOCHS), SMALL_SET_LR.get(options.data, LR)
+        self.options = replace(options, binarize=self.how, epochs=options.epochs or epochs, lr=options.lr or lr)
+
         # One generator, one order: weights, static binarization, then permutation, binarization and noise of each epoch.
         self.rng = np.random.default_rng(options.seed)
         params = init_params(self.config, self.rng)
@@ -99,7 +101,7 @@ class Run:
         self.params = {name: array.astype(self.dtype) for name, array in self.params.items()}
         if rng_state is not None:
             self.rng.bit_generator.state = rng_state
-            print(f"going on from {source}: {self.done} of {self.epochs_wanted} epochs done")
+            print(f"going on from {source}: {self.done} of {self.options.epochs} epochs done")
 
     def _check_options_fit(self, source):
         """Raises InputError where the user asks for another model than --init-from holds."""
@@ -153,17 +155,24 @@ class Run:
         self.snapshot, self.evaluate, self.encode, self.decode_mean = snapshot, evaluate, encode, decode_mean
         if self.done:
             return
-        try:
+        with self._writing():
             self.out.mkdir(parents=True, exist_ok=True)
             for name in PICTURES:                                       # of an earlier run in this folder
                 (self.out / f"{name}.png").unlink(missing_ok=True)
             self._keep(0)
+
+    @contextmanager
+    def _writing(self):
+        """A full disk or a folder that may not be written to is one line, not a trace."""
+        try:
+            yield
         except OSError as error:
-            raise InputError(f"cannot write into --out {self.out} ({error.strerror}): give another folder") from error
+            raise InputError(f"cannot write into --out {self.out} ({error.strerror or error}): make room, or give another "
+                             "folder") from error
 
     def epochs(self):
         """The numbers of the epochs still to do, counted from 1."""
-        return range(self.done + 1, self.epochs_wanted + 1)
+        return range(self.done + 1, self.options.epochs + 1)
 
     def minibatches(self, epoch: int):
         """Yields (epochs done so far, x (B, D)): the training images once, shuffled, binarized as asked."""
@@ -190,21 +199,22 @@ class Run:
             row[f"{split}_log_likelihood"], row[f"{split}_kl"] = terms["log_likelihood"], terms["kl"]
         row["seconds"], row["images_per_second"] = seconds, len(self.x_train) / seconds
         if not all(math.isfinite(value) for value in row.values()):
-            cure = f"try a smaller --lr than {self.lr}"
+            cure = f"try a smaller --lr than {self.options.lr}"
             if self.config.likelihood == "gaussian" and self.config.fixed_logvar is None:
                 cure += " or --fixed-logvar -3 (pixels that never change let a learnt variance shrink to nothing)"
             raise InputError(f"the bound is not finite after epoch {epoch}: {cure}; {self.out / 'checkpoint.npz'} holds "
                              f"epoch {self.done}")
-        print(epoch_line(row, len(str(self.epochs_wanted))), flush=True)
+        print(epoch_line(row, len(str(self.options.epochs))), flush=True)
         self.rows.append(row)
-        self._keep(epoch)
+        with self._writing():
+            self._keep(epoch)
 
     def _keep(self, epoch: int):
         """Writes the weights, the curve and last the checkpoint: a stop in between repeats the epoch after --resume."""
         params, state = self.snapshot()
         if epoch in FILMSTRIP_EPOCHS:
             self.frames[epoch] = self.decode_mean(figures().latent_grid(self.config.latent, side=10).astype(self.dtype))
-        options = {name: value for name, value in asdict(self.options).items() if name != "given"}
+        options = asdict(self.options) | {"given": sorted(self.options.given)}
         arrays = {f"state.{name}": value for name, value in state.items() if isinstance(value, dict)}
         facts = {
             "epoch": epoch, "rows": self.rows, "options": options, "config": asdict(self.config),
@@ -225,6 +235,10 @@ class Run:
 
     def finish(self):
         """Draws the pictures and says where the most telling one is."""
+        with self._writing():
+            self._draw()
+
+    def _draw(self):
         draw = figures()
         shape, latent, x = self.config.image_shape, self.config.latent, self.x_test
         rng = np.random.default_rng(EVAL_SEED)
@@ -274,14 +288,16 @@ def keep_freed_memory():
 
 
 def machine() -> dict:
-    """What a measurement ran on: processor, cores, versions, and the git commit or None."""
+    """What a measurement ran on: processor, cores, versions, and the git commit ("+" behind it: with changes) or None."""
     try:
-        names = [line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+        with open("/proc/cpuinfo") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     except OSError:                                                     # not Linux
         names = []
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
-        commit = commit.stdout.strip() or None
+        commit, changes = (subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True).stdout
+                           for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]))
+        commit = commit.strip() + "+" * bool(changes.strip()) or None
     except OSError:                                                     # no git
         commit = None
     torch = sys.modules.get("torch")                                    # level 1 never imports it

@@ -3,7 +3,7 @@
     out, cache   = xxx_forward(inputs...)       what the layer computes, and what its backward will need
     dinputs, ... = xxx_backward(dout, cache)    the chain rule: dLoss/dout comes in, dLoss/dinputs go out
 
-A backward reads like its forward upside down, returns new arrays and edits nothing. `dx` is dLoss/dx throughout.
+A backward reads like its forward upside down and edits nothing. `dx` is dLoss/dx throughout.
 
 Letters: B images, I and O channels in and out, H and W height and width (of the smaller picture: h and w), k kernel side.
 """

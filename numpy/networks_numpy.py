@@ -149,7 +149,7 @@ def decode_mean(params, z, config):
 
 
 def decode_mlp_forward(params, z, config):
-    """Paper, appendix C: h = tanh(W1 z + b1), then linear heads."""
+    """Paper, appendix C.1 (Bernoulli) and C.2 (Gaussian): h = tanh(W z + b), then one linear head or two."""
     a, hidden_cache = linear_forward(z, *layer(params, "decoder.hidden"))              # (B, H)
     h, tanh_cache = tanh_forward(a)                                                    # (B, H)
     if config.likelihood == "bernoulli":

@@ -21,15 +21,15 @@ from common.cli import run_command
 from common.config import InputError, side_by_side
 from common.data import DATASETS, eval_images, load_dataset
 
-ROWS, STEPS = 10, 11                    # of the reconstructions; of the walks from one image to another
+ROWS, WALK = 10, 11                    # of the reconstructions; of the walks from one image to another
 
 
 def interpolations(params, x_from, x_to, config):
-    """Straight walks between the posterior means of two images each: (N, D), (N, D) -> (N, STEPS, D)."""
+    """Straight walks between the posterior means of two images each: (N, D), (N, D) -> (N, WALK, D)."""
     mu_from, mu_to = encode(params, x_from, config)[0], encode(params, x_to, config)[0]            # (N, J)
-    along = np.linspace(0, 1, STEPS, dtype=np.float32)[:, None]                                    # (STEPS, 1)
-    z = mu_from[:, None] * (1 - along) + mu_to[:, None] * along                                    # (N, STEPS, J)
-    return decode_mean(params, z.reshape(-1, config.latent), config).reshape(len(z), STEPS, -1)
+    along = np.linspace(0, 1, WALK, dtype=np.float32)[:, None]                                    # (WALK, 1)
+    z = mu_from[:, None] * (1 - along) + mu_to[:, None] * along                                    # (N, WALK, J)
+    return decode_mean(params, z.reshape(-1, config.latent), config).reshape(len(z), WALK, -1)
 
 
 def shuffled_images(config, options):
@@ -74,7 +74,10 @@ def main(argv=None):
         name = "reconstructed"
     elif options.interpolate:
         x = shuffled_images(config, options)
-        x_from, x_to = x[:ROWS], x[ROWS:2 * ROWS]
+        count = min(ROWS, len(x) // 2)
+        if not count:
+            raise InputError(f"--interpolate wants two test images, and {options.data} has {len(x)}: choose another --data")
+        x_from, x_to = x[:count], x[count:2 * count]
         def draw(path):
             figures.interpolations(path, x_from, interpolations(params, x_from, x_to, config), x_to, config.image_shape)
         name = "interpolated"

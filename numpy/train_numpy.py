@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 from networks_numpy import decode_mean, encode
-from vae_numpy import likelihood_and_kl_forward, loss_and_grads
+from vae_numpy import likelihood_and_kl, loss_and_grads
 
 from common.cli import Options, run_command
 from common.config import InputError
@@ -84,7 +84,7 @@ def evaluate(params, x_test, config, batch_size=1000):
     for start in range(0, len(x_test), batch_size):
         x = x_test[start:start + batch_size]                                           # (B, D)
         eps = rng.standard_normal((len(x), config.latent)).astype(x.dtype)             # (B, J)
-        (batch_log_likelihood, batch_kl), _ = likelihood_and_kl_forward(params, x, eps, config)
+        batch_log_likelihood, batch_kl = likelihood_and_kl(params, x, eps, config)
         log_likelihood += float(batch_log_likelihood.sum()) / len(x_test)
         kl += batch_kl.sum(axis=0) / len(x_test)
     return {"log_likelihood": log_likelihood, "kl": float(kl.sum()), "kl_per_latent": kl}
@@ -105,7 +105,7 @@ def train(run):
             eps = run.rng.standard_normal((len(x), config.latent)).astype(x.dtype)     # (B, J)
             beta = kl_weight(epochs_done, options.beta, options.kl_warmup)
             loss, terms, grads = loss_and_grads(params, x, eps, config, beta, options.free_bits)
-            step(params, grads, state, run.lr)
+            step(params, grads, state, options.lr)
             run.add(terms, len(x))
         run.end_epoch(epoch)
     run.finish()

@@ -23,7 +23,7 @@ from losses_numpy import (
 )
 from networks_numpy import decode_backward, decode_forward, encode_backward, encode_forward
 
-from common.config import check_batch, check_weights
+from common.config import check_batch, check_objective
 
 # ---- the reparameterization trick, section 2.4 ---------------------------------------------------------------------
 
@@ -37,7 +37,7 @@ def reparameterize_forward(mu, logvar, eps):
 
 
 def reparameterize_backward(dz, cache):
-    """dz/dmu = 1 and dz/dlogvar = eps * sigma / 2: the gradient passes through the draw. -> dmu, dlogvar (B, J)."""
+    """dz/dmu = 1 and dz/dlogvar = eps * sigma / 2: the gradient passes the draw. dz (B, J) -> dmu, dlogvar (B, J)."""
     sigma, eps = cache
     dmu = dz                                                             # (B, J)
     dlogvar = dz * eps * 0.5 * sigma                                     # (B, J)
@@ -80,9 +80,13 @@ def likelihood_and_kl_backward(dlog_likelihood, dkl, cache):
     return encoder_grads | decoder_grads
 
 
+def likelihood_and_kl(params, x, eps, config):
+    return likelihood_and_kl_forward(params, x, eps, config)[0]
+
+
 def elbo_terms(params, x, eps, config):
     """log p(x|z) (B,) and KL(q(z|x) || p(z)) (B,) of every image, in nats; their difference is the ELBO."""
-    (log_likelihood, kl), _ = likelihood_and_kl_forward(params, x, eps, config)
+    log_likelihood, kl = likelihood_and_kl(params, x, eps, config)
     return log_likelihood, kl.sum(axis=1)
 
 
@@ -100,10 +104,10 @@ def loss_and_grads(params, x, eps, config, beta=1.0, free_bits=0.0):
     Returns loss (0-d), {"elbo", "log_likelihood", "kl"} (batch means in nats per image, 0-d; elbo is always the plain
     bound), and grads with the names and dtype of params. Raises InputError for wrong shapes or a negative weight.
     """
-    check_weights(beta, free_bits)
+    check_objective(beta, free_bits)
     (log_likelihood, kl), cache = likelihood_and_kl_forward(params, x, eps, config)    # (B,), (B, J)
     kl_j = kl.mean(axis=0)                                                             # (J,)
-    loss = -log_likelihood.mean() + beta * np.maximum(kl_j, free_bits).sum()
+    loss = -log_likelihood.mean() + kl.dtype.type(beta) * np.maximum(kl_j, free_bits).sum()
     terms = {"elbo": log_likelihood.mean() - kl_j.sum(), "log_likelihood": log_likelihood.mean(), "kl": kl_j.sum()}
 
     B = len(x)

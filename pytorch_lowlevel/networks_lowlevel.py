@@ -72,7 +72,7 @@ def decode_mean(params, z, config):
 
 
 def decode_mlp(params, z, config):
-    """Paper, appendix C: h = tanh(W1 z + b1), then linear heads."""
+    """Paper, appendix C.1 (Bernoulli) and C.2 (Gaussian): h = tanh(W z + b), then one linear head or two."""
     a = F.linear(z, *layer(params, "decoder.hidden"))                                  # (B, H)
     h = torch.tanh(a)                                                                  # (B, H)
     if config.likelihood == "bernoulli":

@@ -78,15 +78,15 @@ def to_numpy(tree):
     return tree.cpu().numpy() if isinstance(tree, torch.Tensor) else tree
 
 
-def find_device(name):
-    """The torch device of that name, tried out. Raises InputError where this machine has none."""
+def find_device(name, dtype):
+    """The torch device of that name, tried out. Raises InputError where this machine has none that knows the dtype."""
     try:
-        probe = torch.zeros(1, device=name)
+        probe = torch.zeros(1, device=name, dtype=getattr(torch, dtype))
         probe.cpu()                                         # "meta" computes nothing that could be brought back
         return probe.device
-    except (RuntimeError, AssertionError) as error:         # torch built without CUDA says so with an AssertionError
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:     # each kind of device says no in its way
         reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name} is not to be had ({reason}): use --device cpu") from error
+        raise InputError(f"--device {name} is not to be had for {dtype} ({reason}): use --device cpu") from error
 
 
 # ---- the loop ----------------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def evaluate(params, x_test, config, device, batch_size=1000):
 
 def train(run):
     """Algorithm 1 of the paper: draw a minibatch, draw noise, take the gradient of the bound, take a step."""
-    device = find_device(run.options.device)
+    device = find_device(run.options.device, run.options.dtype)
     config, options = run.config, run.options
     params, state = to_tensors(run.params, device), to_tensors(run.state, device)
     step = STEPS[options.optimizer]
@@ -124,7 +124,7 @@ def train(run):
             x, eps = to_tensors(x, device), to_tensors(eps, device)
             beta = kl_weight(epochs_done, options.beta, options.kl_warmup)
             loss, terms, grads = loss_and_grads(params, x, eps, config, beta, options.free_bits)
-            step(params, grads, state, run.lr)
+            step(params, grads, state, options.lr)
             run.add(terms, len(x))
         run.end_epoch(epoch)
     run.finish()

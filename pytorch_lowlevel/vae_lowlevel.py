@@ -16,7 +16,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from common.config import check_batch, check_weights
+from common.config import check_batch, check_objective
 from pytorch_lowlevel.networks_lowlevel import decode, encode
 
 BACKEND = "torch"
@@ -84,14 +84,16 @@ def loss_and_grads(params, x, eps, config, beta=1.0, free_bits=0.0):
 
     As numpy/vae_numpy.py's, with tensors: loss and terms 0-d, grads with the names and dtype of params, all detached.
     """
-    check_weights(beta, free_bits)
+    check_objective(beta, free_bits)
     # detach() gives new leaves on the same memory: the caller's tensors get neither requires_grad nor .grad
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
     with torch.enable_grad():
         log_likelihood, kl = likelihood_and_kl(leaves, x.detach(), eps.detach(), config)             # (B,), (B, J)
         kl_j = kl.mean(dim=0)                                                                        # (J,)
-        loss = -log_likelihood.mean() + beta * torch.where(kl_j > free_bits, kl_j, free_bits).sum()
-    grads = torch.autograd.grad(loss, list(leaves.values()))
+        # torch.maximum would let half of the gradient through where the two are equal
+        loss = -log_likelihood.mean() + beta * torch.where(kl_j <= free_bits, free_bits, kl_j).sum()
     log_likelihood, kl_j = log_likelihood.detach(), kl_j.detach()
     terms = {"elbo": log_likelihood.mean() - kl_j.sum(), "log_likelihood": log_likelihood.mean(), "kl": kl_j.sum()}
+
+    grads = torch.autograd.grad(loss, list(leaves.values()))
     return loss.detach(), terms, dict(zip(leaves, grads, strict=True))

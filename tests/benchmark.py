@@ -11,7 +11,7 @@ of them alike. The figures are medians of images per second; only ratios mean mu
     level 1           loss_and_grads and adam_step of numpy/
     level 2           loss_and_grads and adam_step of pytorch_lowlevel/
     torch eager       the same model as most people write it: nn.Module, sigmoid, binary_cross_entropy, torch.optim.Adam
-    torch best        the same with logits and Adam(fused=True)
+    torch best        the same with logits and Adam(fused=True), where PyTorch has it (2.4 and later)
     matrix products   only the products of level 1's step, forward and backward, in NumPy: the ceiling
 """
 
@@ -20,6 +20,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -87,7 +88,10 @@ def torch_step(config, x, eps, logits, fused):
     model = PlainVAE(config)
     if sorted(tuple(p.shape) for p in model.parameters()) != sorted(parameter_shapes(config).values()):
         raise AssertionError("the plain PyTorch model has other layers than level 2: the comparison would be unfair")
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused or None)
+    try:
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused or None)
+    except RuntimeError:                                                 # before torch 2.4 on the CPU
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     x, eps = torch.tensor(x), torch.tensor(eps)
 
     def step():
@@ -171,6 +175,8 @@ def main(argv=None):
     if not options.seconds > 0:
         raise InputError(f"--seconds is {options.seconds}: give a positive number")
     keep_freed_memory()                     # as the training scripts do; it helps PyTorch too
+    if options.write and not Path(options.write).resolve().parent.is_dir():
+        raise InputError(f"--write {options.write}: there is no such folder; make it first")
     told = machine() | {"torch threads": torch.get_num_threads(), "OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE")}
     if told["OPENBLAS_CORETYPE"]:
         print(f"warning: OPENBLAS_CORETYPE is {told['OPENBLAS_CORETYPE']}: an older core's kernels halve NumPy's rate; "

@@ -32,12 +32,13 @@ from common.config import (
     LIKELIHOODS,
     InputError,
     VAEConfig,
+    check_objective,
     check_one_layer,
-    check_weights,
     init_params,
 )
 
 BATCH = 10
+PLANTS = {name: wrong for name, wrong in WRONG_ANSWERS.items() if wrong.in_gradients}
 # The two sums differ in the order of their additions: some 1e-15 of the largest entry. A mistake is off by far more.
 TOLERANCE_AUTOGRAD = 1e-9
 # Central differences are off by h^2 of a third derivative and by 1e-16 * loss / h: 1e-7 or less at a good step.
@@ -52,20 +53,21 @@ class Row:
     shape: tuple[int, ...]
     norm: float
     vs_autograd: float
-    where: tuple[int, ...]          # the entry that differs most from autograd's
+    where: str                      # the entry that differs most from autograd's
     vs_differences: float
+    where_differences: str          # the entry, or the random direction, that differs most from its difference
 
 
 def compare(params, x, eps, config, beta, free_bits, entries, seed) -> tuple[list[Row], dict[str, tuple[float, float]]]:
     """A row for every parameter, and (by hand, autograd) for the loss and each of its terms."""
-    weights = {"beta": beta, "free_bits": free_bits}
-    loss, terms, by_hand = LEVELS["numpy"]("loss_and_grads", params, x, eps, config, **weights)
-    torch_loss, torch_terms, autograd = LEVELS["lowlevel"]("loss_and_grads", params, x, eps, config, **weights)
+    objective = {"beta": beta, "free_bits": free_bits}
+    loss, terms, by_hand = LEVELS["numpy"]("loss_and_grads", params, x, eps, config, **objective)
+    torch_loss, torch_terms, autograd = LEVELS["lowlevel"]("loss_and_grads", params, x, eps, config, **objective)
     values = {"loss": (float(loss), float(torch_loss))}
     values |= {name: (float(terms[name]), float(torch_terms[name])) for name in torch_terms}
 
     def loss_at(moved):
-        return vae_numpy.loss_and_grads(moved, x, eps, config, **weights)[0]
+        return vae_numpy.loss_and_grads(moved, x, eps, config, **objective)[0]
 
     rng = np.random.default_rng(seed)
     rows = []
@@ -73,18 +75,25 @@ def compare(params, x, eps, config, beta, free_bits, entries, seed) -> tuple[lis
         got = by_hand[name]
         gap = np.abs(got - want)
         gap[~np.isfinite(gap)] = np.inf
-        where = np.unravel_index(gap.argmax(), gap.shape)
-        directions = [rng.standard_normal(got.shape) / math.sqrt(got.size)]
+        directions, places = [rng.standard_normal(got.shape) / math.sqrt(got.size)], ["direction"]
         for index in rng.choice(got.size, min(entries, got.size), replace=False):
             directions.append(np.zeros(got.shape))
             directions[-1].flat[index] = 1.0
+            places.append(entry(got.shape, index))
         slopes = [float(np.sum(got * direction)) for direction in directions]
         tolerance = TOLERANCE_DIFFERENCES * np.abs(got).max()
-        differences = [abs(slope - slope_along(loss_at, params, name, direction, slope, tolerance))
-                       for slope, direction in zip(slopes, directions, strict=True)]
-        rows.append(Row(name, got.shape, float(np.linalg.norm(got)), ratio(gap[where], np.abs(want).max()),
-                        tuple(map(int, where)), ratio(np.max(differences), np.abs(got).max())))
+        differences = np.array([abs(slope - slope_along(loss_at, params, name, direction, slope, tolerance))
+                                for slope, direction in zip(slopes, directions, strict=True)])
+        differences[~np.isfinite(differences)] = np.inf
+        rows.append(Row(name, got.shape, float(np.linalg.norm(got)),
+                        ratio(gap.max(), np.abs(want).max()), entry(gap.shape, gap.argmax()),
+                        ratio(differences.max(), np.abs(got).max()), places[differences.argmax()]))
     return rows, values
+
+
+def entry(shape, flat_index) -> str:
+    """The place of an entry, as one writes it: [3, 1]."""
+    return str([int(i) for i in np.unravel_index(flat_index, shape)])
 
 
 def ratio(difference, scale) -> float:
@@ -121,17 +130,17 @@ def report(rows, values, kept) -> int:
     def verdict(fine):
         nonlocal wrong
         wrong += not fine
-        word = "ok" if fine else "WRONG"
+        word = f"{'ok' if fine else 'WRONG':<5}"                       # padded before it is colored
         return f"\033[{32 if fine else 31}m{word}\033[0m" if sys.stdout.isatty() else word
 
     width = max(len(row.name) for row in rows)
     print(f"{'parameter':{width}}  {'shape':>16}  {'norm':>8}  {'vs autograd: off by, most at':<34}  "
-          "vs differences: off by")
+          "vs differences: off by, most at")
     for row in rows:
-        shape, where = "x".join(map(str, row.shape)), "[" + ", ".join(map(str, row.where)) + "]"
-        print(f"{row.name:{width}}  {shape:>16}  {row.norm:8.2e}  {row.vs_autograd:8.1e} {where:<18} "
-              f"{verdict(row.vs_autograd <= TOLERANCE_AUTOGRAD):<6}  {row.vs_differences:8.1e} "
-              f"{verdict(row.vs_differences <= TOLERANCE_DIFFERENCES)}")
+        shape = "x".join(map(str, row.shape))
+        autograd, differences = row.vs_autograd <= TOLERANCE_AUTOGRAD, row.vs_differences <= TOLERANCE_DIFFERENCES
+        print(f"{row.name:{width}}  {shape:>16}  {row.norm:8.2e}  {row.vs_autograd:8.1e} {row.where:<18} "
+              f"{verdict(autograd)}  {row.vs_differences:8.1e} {row.where_differences:<18} {verdict(differences)}")
     print(f"\n{'nats per image':{width}}  {'NumPy':>16}  {'PyTorch':>16}")
     for name, (got, want) in values.items():
         fine = math.isclose(got, want, rel_tol=TOLERANCE_AUTOGRAD)
@@ -155,18 +164,21 @@ def parse(argv):
     parser.add_argument("--entries", type=int, default=20, help="entries of each parameter compared with differences "
                         "(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, images, noise and entries (default: 0)")
-    parser.add_argument("--plant", metavar="NAME", help="plant a named mistake into level 1: " + ", ".join(WRONG_ANSWERS))
+    parser.add_argument("--plant", metavar="NAME", help="plant a named mistake into level 1: " + ", ".join(PLANTS))
     parser.add_argument("--out", default="runs/compare_gradients", help="folder of the picture (default: %(default)s)")
     options = parser.parse_args(argv)
-    if options.plant is not None and options.plant not in WRONG_ANSWERS:
-        raise InputError(f"--plant {options.plant} is unknown: choose one of {', '.join(WRONG_ANSWERS)}")
-    defaults = {"arch": "mlp", "likelihood": "bernoulli", "beta": 1.0, "free_bits": 0.0, "scale": 1.0}
-    needed = WRONG_ANSWERS[options.plant].settings if options.plant else {}
+    if options.plant is not None and options.plant not in PLANTS:
+        raise InputError(f"--plant {options.plant} is unknown: choose one of {', '.join(PLANTS)}")
+    defaults = {"arch": None if options.weights else "mlp", "likelihood": None if options.weights else "bernoulli",
+                "beta": 1.0, "free_bits": 0.0, "scale": 1.0}
+    needed = PLANTS[options.plant].settings if options.plant else {}
     options.set_here = {name: value for name, value in needed.items() if getattr(options, name) is None}
     for name, value in (defaults | needed).items():
-        if getattr(options, name) is None and not (options.weights and name in ("arch", "likelihood")):
+        if getattr(options, name) is None:
             setattr(options, name, value)
-    check_weights(options.beta, options.free_bits)
+        elif name in ("arch", "likelihood") and name in needed and getattr(options, name) != value:
+            raise InputError(f"--plant {options.plant} shows at --{name} {value} only: leave --{name} out")
+    check_objective(options.beta, options.free_bits)
     if not (math.isfinite(options.scale) and options.scale > 0):
         raise InputError(f"--scale is {options.scale}: give a positive factor")
     for name in ("seed", "entries"):
@@ -207,7 +219,7 @@ def main(argv=None):
     plant = nullcontext()
     if options.plant:
         plant = planted(options.plant)
-        print(f"planted into level 1: {options.plant}, {WRONG_ANSWERS[options.plant].mistake}")
+        print(f"planted into level 1: {options.plant}, {PLANTS[options.plant].mistake}")
         for name, value in options.set_here.items():
             print(f"    it shows at --{name.replace('_', '-')} {value}, set here")
     print()
@@ -218,15 +230,15 @@ def main(argv=None):
 
     from common.figures import gradient_differences
     out = Path(options.out)
+    picture = out / f"{'-'.join(filter(None, (config.arch, config.likelihood, options.plant)))}.png"
+    title = f"Gradients by hand: {config.arch}, {config.likelihood}" + f", planted: {options.plant}" * bool(options.plant)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        gradient_differences(picture, [row.name for row in rows], np.array([row.vs_autograd for row in rows]),
+                             np.array([row.vs_differences for row in rows]), TOLERANCE_AUTOGRAD, TOLERANCE_DIFFERENCES,
+                             title)
     except OSError as error:
-        raise InputError(f"cannot make the folder --out {out} ({error.strerror}): give another") from error
-    picture = out / f"{'-'.join(filter(None, (config.arch, config.likelihood, options.plant)))}.png"
-    gradient_differences(picture, [row.name for row in rows], np.array([row.vs_autograd for row in rows]),
-                         np.array([row.vs_differences for row in rows]), TOLERANCE_AUTOGRAD, TOLERANCE_DIFFERENCES,
-                         f"Gradients by hand: {config.arch}, {config.likelihood}"
-                         + (f", planted: {options.plant}" if options.plant else ""))
+        raise InputError(f"cannot write into --out {out} ({error.strerror}): give another folder") from error
     print(f"\npicture: {picture}")
     if wrong:
         print(f"{wrong} WRONG. Where only autograd disagrees, the backward is that of another objective; where differences "

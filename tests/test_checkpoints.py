@@ -21,8 +21,8 @@ from common.config import (
     InputError,
     VAEConfig,
     check_batch,
+    check_objective,
     check_one_layer,
-    check_weights,
     init_params,
     parameter_shapes,
     set_output_bias,
@@ -490,14 +490,14 @@ def test_a_batch_of_another_dtype_than_the_weights_is_refused(name, dtype):
 @pytest.mark.parametrize("value", [-1, -1e-9, math.nan, math.inf, -math.inf])
 def test_a_weight_of_the_objective_that_is_negative_or_not_finite_is_refused_by_name(value):
     with pytest.raises(InputError, match="beta is"):
-        check_weights(value, 0.0)
+        check_objective(value, 0.0)
     with pytest.raises(InputError, match="free_bits is"):
-        check_weights(1.0, value)
+        check_objective(1.0, value)
 
 
 @pytest.mark.parametrize("beta, free_bits", [(0, 0), (1.0, 0.0), (4, 0.5), (1e-9, 3)])
 def test_weights_of_zero_and_above_are_fine(beta, free_bits):
-    check_weights(beta, free_bits)
+    check_objective(beta, free_bits)
 
 
 # ---- schedules --------------------------------------------------------------------------------------------------------

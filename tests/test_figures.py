@@ -157,7 +157,7 @@ def test_a_latent_scatter_names_its_labels_and_says_when_it_projects(drawn, rng)
     np.testing.assert_allclose(shown, np.sort(mu[:, 1] - mu[:, 1].mean()), atol=0.5)    # the wide latent, up to a tilt
     plain = figures.latent_scatter(None, mu[:, :2]).axes[0]
     assert plain.get_xlabel() == "$z_1$" and plain.get_ylabel() == "$z_2$"
-    assert plain.child_axes[0].get_ylabel() == "frame number"
+    assert plain.child_axes[0].get_ylabel() == "frame number in the test set"
 
 
 @pytest.mark.parametrize("elbos", [[], [-110.0], [-110.0, np.nan, -np.inf, np.inf, 1e300, -105.0], [np.nan]])

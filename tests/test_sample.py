@@ -1,5 +1,7 @@
 """The door for trained weights: sample_numpy.py, on weights of any level."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import sample_numpy
@@ -27,9 +29,17 @@ def weights(request, tmp_path):
 @pytest.mark.parametrize("what", [[], ["--samples", "7"], ["--reconstruct"], ["--interpolate"]], ids=" ".join)
 def test_a_picture_is_drawn_beside_the_weights(weights, what, capsys):
     sample_numpy.main(["--weights", str(weights), *what])
-    picture = capsys.readouterr().out.split("picture: ")[1].strip()
+    picture = Path(capsys.readouterr().out.split("picture: ")[1].strip())
     assert imread(picture).shape[0] > 40
-    assert {path.name for path in weights.parent.iterdir()} == {"params.npz", picture.rpartition("/")[2]}
+    assert {path.name for path in weights.parent.iterdir()} == {"params.npz", picture.name}
+
+
+def test_few_images_make_few_walks(weights, tmp_path):
+    images = np.random.default_rng(0).random((6, 8, 8))
+    for count, code in ((5, 0), (2, 0), (1, 2)):
+        np.savez(tmp_path / "few.npz", x_train=images, x_test=images[:count])
+        command = ["--weights", str(weights), "--interpolate", "--data", "npz", "--data-file", str(tmp_path / "few.npz")]
+        assert run_command(lambda command=command: sample_numpy.main(command)) == code
 
 
 def test_a_walk_ends_where_it_should():

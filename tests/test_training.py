@@ -26,7 +26,7 @@ import vae_numpy
 from common.checkpoints import load_checkpoint, load_params
 from common.cli import run_command
 from common.config import VAEConfig, init_params
-from common.data import load_dataset
+from common.data import EVAL_SEED, load_dataset
 from common.run import Run
 from pytorch_lowlevel import train_lowlevel, vae_lowlevel
 
@@ -152,6 +152,15 @@ def stop_at_call(monkeypatch, level, optimizer, call):
             raise KeyboardInterrupt
 
     monkeypatch.setitem(LEVELS[level].STEPS, optimizer, interrupted)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@each_model
+def test_on_a_gpu_level_2_prints_what_it_prints_on_the_cpu(images, tmp_path, arch, likelihood):
+    options = *images[arch], f"--likelihood {likelihood} --dtype float64"
+    cpu, gpu = (train("lowlevel", *options, "--device", device, "--out", tmp_path / device) for device in ("cpu", "cuda"))
+    assert cpu.lines == gpu.lines
+    train("lowlevel", *options, "--device cuda --epochs 5 --resume --out", tmp_path / "cuda")
 
 
 # ---- the thesis on screen: two levels, one run ------------------------------------------------------------------------
@@ -310,6 +319,26 @@ def test_the_test_images_and_their_noise_do_not_depend_on_the_seed(images, tmp_p
 
 
 @each_level
+def test_the_test_figure_is_the_mean_bound_over_test_images_with_noise_of_its_own(tmp_path, level):
+    """From the weights that the run left: one draw of N(0, I) for each image, over minibatches that do not divide 7."""
+    config = VAEConfig("mlp", (2, 3), hidden=4, latent=3)
+    rng = np.random.default_rng(0)
+    params = {name: array + rng.normal(0, 0.5, array.shape) for name, array in init_params(config, rng).items()}
+    x = (rng.random((7, 6)) < 0.5).astype(float)
+    eps = np.random.default_rng(EVAL_SEED).standard_normal((7, 3))
+    log_likelihood, kl = vae_numpy.elbo_terms(params, x, eps, config)
+    if level == "numpy":
+        terms = [train_numpy.evaluate(params, x, config, batch_size) for batch_size in (1000, 3)]
+    else:
+        tensors = train_lowlevel.to_tensors(params, "cpu")
+        terms = [train_lowlevel.evaluate(tensors, x, config, "cpu", batch_size) for batch_size in (1000, 3)]
+    for each in terms:
+        assert each["log_likelihood"] == pytest.approx(log_likelihood.mean(), rel=1e-12)      # float64, another order
+        assert each["kl"] == pytest.approx(kl.mean(), rel=1e-12)
+        assert each["kl_per_latent"].sum() == pytest.approx(kl.mean(), rel=1e-12)
+
+
+@each_level
 def test_the_epoch_lines_show_what_metrics_csv_holds(images, tmp_path, level):
     outcome = train(level, *images["mlp"], "--epochs 12 --out", tmp_path)
     with open(tmp_path / "metrics.csv", newline="") as file:
@@ -418,6 +447,12 @@ def test_a_resumed_run_equals_one_in_one_go_bit_for_bit(images, tmp_path, level,
     second = train(level, *options, "--epochs 5 --resume --out", tmp_path / "parts")
     assert first.lines + second.lines == whole.lines, "the two halves print other epoch lines than the whole"
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+@each_level
+def test_a_default_may_be_written_out_when_resuming(images, tmp_path, level):
+    train(level, *images["mlp"], "--epochs 1 --out", tmp_path)
+    train(level, *images["mlp"], "--epochs 2 --lr 0.001 --binarize dynamic --resume --out", tmp_path)
 
 
 @each_level

@@ -15,9 +15,10 @@ import layers_numpy
 import losses_numpy
 import networks_numpy
 import numpy as np
+import train_numpy
 import vae_numpy
 
-MODULES = (layers_numpy, losses_numpy, networks_numpy, vae_numpy)
+MODULES = (layers_numpy, losses_numpy, networks_numpy, vae_numpy, train_numpy)
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class WrongAnswer:
     functions: dict[str, Callable]                  # name in level 1 -> the wrong one
     caught_by: str                                  # a check of contract.py or of test_wrong_answers.py
     settings: dict = field(default_factory=dict)    # options of compare_gradients.py
+    in_gradients: bool = True                       # does compare_gradients.py see it?
 
 
 @contextmanager
@@ -147,6 +149,28 @@ def sigmoid_then_log_backward(dout, cache):
         return dout[:, None] * (x / y - (1 - x) / (1 - y)) * y * (1 - y)
 
 
+def clamped_bernoulli_forward(logits, x):
+    y = np.clip(1 / (1 + np.exp(-logits)), 0.01, 0.99)
+    return (x * np.log(y) + (1 - x) * np.log(1 - y)).sum(axis=1), (logits, x)
+
+
+def clamped_bernoulli_backward(dout, cache):
+    logits, x = cache
+    y = 1 / (1 + np.exp(-logits))
+    return dout[:, None] * np.where((y > 0.01) & (y < 0.99), x - y, 0)
+
+
+def sigma_as_logvar_forward(mu, logvar):
+    sigma = np.exp(0.5 * logvar)
+    out, cache = kl_forward(mu, sigma)
+    return out, (cache, sigma)
+
+
+def sigma_as_logvar_backward(dout, cache):
+    dmu, dsigma = kl_backward(dout, cache[0])
+    return dmu, dsigma * 0.5 * cache[1]
+
+
 def no_constant_forward(x, mean, logvar):
     out, cache = gaussian_forward(x, mean, logvar)
     return out + 0.5 * np.log(2 * np.pi).astype(x.dtype) * x.shape[1], cache
@@ -205,7 +229,8 @@ def batch_sum(params, x, eps, config, beta=1.0, free_bits=0.0):
 
 def float64_backward(dout, cache):
     mu, variance_minus_1 = cache
-    return dout * np.float64(1) * mu, dout * np.float64(0.5) * variance_minus_1
+    dout = dout.astype(np.float64)                  # what a float64 scalar does in NumPy 2
+    return dout * mu, dout * 0.5 * variance_minus_1
 
 
 def one_head_backward(dmu, dlogvar, cache):
@@ -235,8 +260,47 @@ def in_place_bernoulli_backward(dout, cache):
     return dout[:, None] * x
 
 
+def always_on_backward(dout, cache):
+    """The cache is the output, which is never negative."""
+    return dout * (cache >= 0)
+
+
+def kink_forward(a):
+    return np.maximum(a, 0), a
+
+
 def kink_backward(dout, cache):
     return dout * (cache >= 0)
+
+
+# ---- the step rules --------------------------------------------------------------------------------------------------
+
+
+def adam_without_correction(params, grads, state, lr):
+    means, squares = state.setdefault("mean", {}), state.setdefault("square", {})
+    for name, p in params.items():
+        means[name] = 0.9 * means.get(name, 0) + 0.1 * grads[name]
+        squares[name] = 0.999 * squares.get(name, 0) + 0.001 * grads[name] ** 2
+        p -= lr * means[name] / (np.sqrt(squares[name]) + 1e-8)
+
+
+def adam_eps_inside(params, grads, state, lr):
+    means, squares = state.setdefault("mean", {}), state.setdefault("square", {})
+    t = state["step"] = state.get("step", 0) + 1
+    for name, p in params.items():
+        means[name] = 0.9 * means.get(name, 0) + 0.1 * grads[name]
+        squares[name] = 0.999 * squares.get(name, 0) + 0.001 * grads[name] ** 2
+        p -= lr * means[name] / (1 - 0.9**t) / np.sqrt(squares[name] / (1 - 0.999**t) + 1e-8)
+
+
+def adagrad_forgets(params, grads, state, lr):
+    for name, p in params.items():
+        p -= lr * grads[name] / (np.abs(grads[name]) + 1e-10)
+
+
+def step_in_float64(params, grads, state, lr):
+    for name in params:
+        params[name] = params[name] - np.array(lr) * grads[name].astype(np.float64)
 
 
 def swapped_decode_conv_forward(params, z, config):
@@ -245,7 +309,7 @@ def swapped_decode_conv_forward(params, z, config):
 
 
 GAUSSIAN, CONV, BETA, FREE_BITS = {"likelihood": "gaussian"}, {"arch": "conv"}, {"beta": 4.0}, {"free_bits": 0.5}
-TERMS, GRADIENTS = "elbo_terms_agree_with_the_referee", "gradients_agree_with_the_referee"
+GRADIENTS = "gradients_agree_with_the_referee"
 
 WRONG_ANSWERS = {
     "sigma_is_exp_logvar": WrongAnswer(
@@ -258,7 +322,7 @@ WRONG_ANSWERS = {
         "reparameterize_draws_from_the_posterior"),
     "no_sampling": WrongAnswer(
         "z = mu, and the result called an ELBO", {"reparameterize_forward": no_noise_forward},
-        "reparameterize_draws_from_the_posterior"),
+        "the_bound_is_below_log_p"),
     "logvar_clamped_in_the_sampler": WrongAnswer(
         "logvar clamped in the sampler but not in the KL",
         {"reparameterize_forward": clamped_forward, "reparameterize_backward": clamped_backward},
@@ -291,7 +355,16 @@ WRONG_ANSWERS = {
         "log(sigmoid(logits)) in two steps: infinite at logit 40",
         {"bernoulli_log_likelihood_forward": sigmoid_then_log_forward,
          "bernoulli_log_likelihood_backward": sigmoid_then_log_backward},
-        "bernoulli_log_likelihood", {"scale": 30.0}),
+        "bernoulli_log_likelihood", {"scale": 8.0}),
+    "bernoulli_clamped": WrongAnswer(
+        "probabilities clamped to [0.01, 0.99]: nothing overflows, and everything is biased",
+        {"bernoulli_log_likelihood_forward": clamped_bernoulli_forward,
+         "bernoulli_log_likelihood_backward": clamped_bernoulli_backward},
+        "bernoulli_log_likelihood", {"scale": 8.0}),
+    "sigma_as_logvar": WrongAnswer(
+        "sigma handed to a KL that wants logvar",
+        {"kl_divergence_forward": sigma_as_logvar_forward, "kl_divergence_backward": sigma_as_logvar_backward},
+        "kl_divergence"),
     "gaussian_constant": WrongAnswer(
         "-log(2 pi)/2 left out of every pixel", {"gaussian_log_likelihood_forward": no_constant_forward},
         "gaussian_log_likelihood", GAUSSIAN),
@@ -328,8 +401,24 @@ WRONG_ANSWERS = {
     "backward_edits_x": WrongAnswer(
         "a backward writes over the caller's images", {"bernoulli_log_likelihood_backward": in_place_bernoulli_backward},
         "calls_are_pure"),
+    "relu_always_on": WrongAnswer(
+        "ReLU's backward asks its output whether it is >= 0, which it always is", {"relu_backward": always_on_backward},
+        GRADIENTS, CONV),
     "relu_kink": WrongAnswer(
-        "relu'(0) = 1", {"relu_backward": kink_backward}, "gradients_at_the_kink", CONV),
+        "relu'(0) = 1", {"relu_forward": kink_forward, "relu_backward": kink_backward}, "gradients_at_the_kink", CONV,
+        in_gradients=False),
+    "adam_without_correction": WrongAnswer(
+        "Adam without the correction for its start at zero", {"adam_step": adam_without_correction},
+        "50_adam_steps_give_the_weights_of_torch_optim", in_gradients=False),
+    "adam_eps_inside": WrongAnswer(
+        "Adam's eps under the root", {"adam_step": adam_eps_inside},
+        "50_adam_steps_give_the_weights_of_torch_optim", in_gradients=False),
+    "adagrad_forgets": WrongAnswer(
+        "Adagrad that forgets the earlier gradients", {"adagrad_step": adagrad_forgets},
+        "50_adagrad_steps_give_the_weights_of_torch_optim", in_gradients=False),
+    "step_in_float64": WrongAnswer(
+        "a step that turns the weights into float64", {"sgd_step": step_in_float64},
+        "a_step_of_float32_stays_float32", in_gradients=False),
     "height_width_swapped": WrongAnswer(
         "height and width swapped in the decoder's reshape", {"decode_conv_forward": swapped_decode_conv_forward},
         "decode_agrees_with_the_referee", CONV),
