@@ -59,8 +59,8 @@ STEPS = {"sgd": sgd_step, "adagrad": adagrad_step, "adam": adam_step}
 def blocks(params, *others, size=2**15):
     """The entries of params and of the dicts beside it, `size` at a time, as 1-D views.
 
-    A step rule reads and writes every number several times; a block stays in the processor's cache meanwhile, which
-    makes Adam about twice as fast as on whole arrays.
+    A step rule reads and writes every number several times; a block stays in the processor's cache meanwhile, whole
+    arrays do not.
     """
     for name, array in params.items():
         if not array.flags.c_contiguous:            # reshape would copy, and the step would change the copy
