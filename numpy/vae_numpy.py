@@ -31,8 +31,7 @@ from common.config import check_batch, check_objective
 def reparameterize_forward(mu, logvar, eps):
     """A draw z ~ N(mu, exp(logvar)) as a function of mu, logvar and noise eps ~ N(0, I): all (B, J)."""
     sigma = np.exp(0.5 * logvar)                                         # (B, J)
-    # z = mu + sigma * eps                                                 eq. 10
-    z = mu + sigma * eps                                                 # (B, J)
+    z = mu + sigma * eps                                                 # (B, J)    eq. 10
     return z, (sigma, eps)
 
 

@@ -50,8 +50,7 @@ def kl_divergence(mu, logvar):
 def reparameterize(mu, logvar, eps):
     """A draw z ~ N(mu, exp(logvar)) as a function of mu, logvar and noise eps ~ N(0, I): all (B, J)."""
     sigma = torch.exp(0.5 * logvar)                                      # (B, J)
-    # z = mu + sigma * eps                                                 eq. 10
-    return mu + sigma * eps                                              # (B, J)
+    return mu + sigma * eps                                              # (B, J)    eq. 10
 
 
 # ---- the two terms of the bound, eq. 10 ----------------------------------------------------------------------------

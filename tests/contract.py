@@ -259,6 +259,9 @@ def check_calls_are_pure(impl: Implementation, case: Case):
     before = [impl.give(array).copy() for array in (x, eps, *params.values())]
     function = impl.function("loss_and_grads")
     first = impl.give(function(params, x, eps, case.config))
+    if impl.backend == "torch":
+        touched = [name for name, tensor in params.items() if tensor.requires_grad or tensor.grad is not None]
+        assert not touched, f"requires_grad or .grad was set on the caller's {touched}"
     after = [impl.give(array) for array in (x, eps, *params.values())]
     for name, old, new in zip(("x", "eps", *params), before, after, strict=True):
         assert np.array_equal(old, new), f"loss_and_grads changed {name}"
@@ -268,9 +271,6 @@ def check_calls_are_pure(impl: Implementation, case: Case):
     for name in params:
         assert np.array_equal(first_grads[name], second[2][name]), f"the second call gives another gradient of {name}"
         assert np.array_equal(first_grads[name], first[2][name]), f"the second call changed the first gradient of {name}"
-    if impl.backend == "torch":
-        touched = [name for name, tensor in params.items() if tensor.requires_grad or tensor.grad is not None]
-        assert not touched, f"requires_grad or .grad was set on the caller's {touched}"
 
 
 def check_dtype_in_is_dtype_out(impl: Implementation, case: Case):

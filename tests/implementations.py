@@ -59,7 +59,11 @@ class Implementation:
             return {name: self.give(value) for name, value in tree.items()}
         if isinstance(tree, tuple | list):
             return tuple(self.give(value) for value in tree)
-        return tree.numpy() if isinstance(tree, torch.Tensor) else tree
+        if not isinstance(tree, torch.Tensor):
+            return tree
+        if tree.requires_grad:
+            raise AssertionError(f"a tensor {tuple(tree.shape)} came back attached to its graph: detach what you return")
+        return tree.numpy()
 
 
 LEVELS = {

@@ -44,6 +44,7 @@ for_good = planted({name!r})
 for_good.__enter__()
 from losses_numpy import bernoulli_log_likelihood, gaussian_log_likelihood, kl_divergence
 from networks_numpy import decode, encode
+from train_numpy import adagrad_step, adam_step, sgd_step
 from vae_numpy import elbo_terms, loss_and_grads, reparameterize
 """
 
