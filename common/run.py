@@ -101,7 +101,7 @@ class Run:
         self.params = {name: array.astype(self.dtype) for name, array in self.params.items()}
         if rng_state is not None:
             self.rng.bit_generator.state = rng_state
-            print(f"going on from {source}: {self.done} of {self.options.epochs} epochs done")
+            print(f"going on from {source}: {self.done} epochs done, {max(0, self.options.epochs - self.done)} to do")
 
     def _check_options_fit(self, source):
         """Raises InputError where the user asks for another model than --init-from holds."""
