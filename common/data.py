@@ -134,6 +134,11 @@ def binarize(x, how, rng, dtype=np.float32) -> np.ndarray:
     return ones.astype(dtype)
 
 
+def default_binarize(data: Dataset, likelihood: str) -> str:
+    """dynamic for gray pixels under a Bernoulli likelihood; none under a Gaussian or where pixels are binary already."""
+    return "dynamic" if likelihood == "bernoulli" and not data.binary else "none"
+
+
 def eval_images(data: Dataset, how, dtype=np.float32) -> np.ndarray:
     """The test images (N, D) as every evaluation sees them: drawn once, from EVAL_SEED, whatever the training seed."""
     return binarize(data.x_test, how, np.random.default_rng(EVAL_SEED), dtype)

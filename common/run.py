@@ -30,7 +30,7 @@ from tqdm import tqdm
 from common.checkpoints import check_params, load_checkpoint, load_params, save_checkpoint, save_params, write_text
 from common.cli import Options
 from common.config import InputError, VAEConfig, check_one_layer, init_params, set_output_bias, side_by_side
-from common.data import EVAL_SEED, binarize, eval_images, load_dataset, pixels
+from common.data import EVAL_SEED, binarize, default_binarize, eval_images, load_dataset, pixels
 
 FILMSTRIP_EPOCHS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 EPOCHS, LR = 20, 1e-3                           # where neither the user nor the next two lines say otherwise
@@ -77,23 +77,23 @@ class Run:
             raise InputError(f"{source} is for images of {side_by_side(self.config.image_shape)}, but those of "
                              f"{self.data.name} are {side_by_side(self.data.image_shape)}: choose another --data")
 
-        self.how = options.binarize or ("dynamic" if self.config.likelihood == "bernoulli" else "none")
-        if self.data.binary:
-            self.how = "none"
-        elif self.how == "none" and self.config.likelihood == "bernoulli":
+        how = default_binarize(self.data, self.config.likelihood)
+        if options.binarize and not self.data.binary:
+            how = options.binarize
+        if how == "none" and self.config.likelihood == "bernoulli" and not self.data.binary:
             print("warning: gray pixels under a Bernoulli likelihood are not drawn from it: the bound is no longer that of "
                   "a distribution over images; --binarize dynamic makes it one", file=sys.stderr)
 
         epochs, lr = SMALL_SET_EPOCHS.get(options.data, EPOCHS), SMALL_SET_LR.get(options.data, LR)
-        self.options = replace(options, binarize=self.how, epochs=options.epochs or epochs, lr=options.lr or lr)
+        self.options = replace(options, binarize=how, epochs=options.epochs or epochs, lr=options.lr or lr)
 
         # One generator, one order: weights, static binarization, then permutation, binarization and noise of each epoch.
         self.rng = np.random.default_rng(options.seed)
         params = init_params(self.config, self.rng)
         self.x_train = self.data.x_train
-        if self.how in ("static", "threshold"):
-            self.x_train = binarize(self.x_train, self.how, self.rng)
-        self.x_test = eval_images(self.data, self.how, self.dtype)
+        if how in ("static", "threshold"):
+            self.x_train = binarize(self.x_train, how, self.rng)
+        self.x_test = eval_images(self.data, how, self.dtype)
         if self.params is None:
             self.params = params
             if self.config.likelihood == "bernoulli":
@@ -179,7 +179,7 @@ class Run:
         size, count = self.options.batch_size, len(self.x_train)
         self.sums, self.clock = {"log_likelihood": 0.0, "kl": 0.0}, time.perf_counter()
         order = self.rng.permutation(count)
-        how = "dynamic" if self.how == "dynamic" else "none"            # static and threshold were done at the start
+        how = "dynamic" if self.options.binarize == "dynamic" else "none"      # static and threshold were done at the start
         bar = tqdm(range(0, count, size), f"epoch {epoch}", leave=False, disable=not sys.stderr.isatty(), unit="step")
         for start in bar:
             rows = order[start:start + size]

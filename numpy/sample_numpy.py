@@ -19,15 +19,15 @@ from common import figures
 from common.checkpoints import load_params
 from common.cli import run_command
 from common.config import InputError, side_by_side
-from common.data import DATASETS, eval_images, load_dataset
+from common.data import DATASETS, default_binarize, eval_images, load_dataset
 
-ROWS, WALK = 10, 11                    # of the reconstructions; of the walks from one image to another
+ROWS, WALK = 10, 11                     # of the reconstructions; of the walks from one image to another
 
 
 def interpolations(params, x_from, x_to, config):
     """Straight walks between the posterior means of two images each: (N, D), (N, D) -> (N, WALK, D)."""
     mu_from, mu_to = encode(params, x_from, config)[0], encode(params, x_to, config)[0]            # (N, J)
-    along = np.linspace(0, 1, WALK, dtype=np.float32)[:, None]                                    # (WALK, 1)
+    along = np.linspace(0, 1, WALK, dtype=np.float32)[:, None]                                     # (WALK, 1)
     z = mu_from[:, None] * (1 - along) + mu_to[:, None] * along                                    # (N, WALK, J)
     return decode_mean(params, z.reshape(-1, config.latent), config).reshape(len(z), WALK, -1)
 
@@ -38,8 +38,8 @@ def shuffled_images(config, options):
     if data.image_shape != config.image_shape:
         raise InputError(f"--weights {options.weights} is for images of {side_by_side(config.image_shape)}, those of "
                          f"{data.name} are {side_by_side(data.image_shape)}: choose another --data")
-    how = "none" if config.likelihood == "gaussian" or data.binary else "dynamic"
-    return np.random.default_rng(options.seed).permutation(eval_images(data, how))
+    x = eval_images(data, default_binarize(data, config.likelihood))
+    return np.random.default_rng(options.seed).permutation(x)
 
 
 def parse(argv):
