@@ -59,15 +59,7 @@ class Options:
     @classmethod
     def parse(cls, level: str, description: str, argv=None) -> "Options":
         """Reads the command line; exits with 2 where argparse refuses, raises InputError where a value is out of range."""
-        parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                         argument_default=argparse.SUPPRESS, allow_abbrev=False)
-        for item in fields(cls):
-            if item.name != "given":
-                settings = dict(item.metadata)
-                if item.default is not None and item.default is not False:
-                    settings["help"] += f" (default: {item.default})"
-                parser.add_argument("--" + item.name.replace("_", "-"), **settings)
-        values = vars(parser.parse_args(argv))
+        values = _read(description, argv, cls)
         given = frozenset(values)
         if values.get("resume"):
             values, given = cls._recorded(level, values)
@@ -112,6 +104,24 @@ class Options:
 
     def folder(self, level) -> str:
         return self.out or f"runs/{level}-{self.data}-{self.arch}-{self.latent}"
+
+
+def _read(description, argv, *groups) -> dict:
+    """The options given on the command line, by name: one for each field of the dataclasses `groups`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    for item in (item for group in groups for item in fields(group) if item.name != "given"):
+        settings = dict(item.metadata)
+        if item.default is not None and item.default is not False:
+            settings["help"] += f" (default: {item.default})"
+        parser.add_argument("--" + item.name.replace("_", "-"), **settings)
+    return vars(parser.parse_args(argv))
+
+
+def parse_options(description: str, argv, *groups):
+    """One instance of each dataclass of options, from one command line; exits with 2 where argparse refuses."""
+    values = _read(description, argv, *groups)
+    return [group(**{item.name: values[item.name] for item in fields(group) if item.name in values}) for group in groups]
 
 
 def run_command(main) -> int:

@@ -22,7 +22,7 @@ import socket
 import tempfile
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +103,14 @@ def load_dataset(name, data_dir=None, data_file=None, download=True) -> Dataset:
     if name == "mnist":
         return _mnist(root / "MNIST" / "raw", download)
     return _binary_mnist(root / "BinaryMNIST") if name == "binary-mnist" else _frey(root / FREY_FILE)
+
+
+def hold_out(data: Dataset) -> Dataset:
+    """The data set with the last tenth of its training images as x_valid, said aloud: for sets that have no such part."""
+    held = max(1, len(data.x_train) // 10)
+    print(f"{data.name} has no validation part: the last {held:,} of its {len(data.x_train):,} training images are held out")
+    y_train, y_valid = (None, None) if data.y_train is None else (data.y_train[:-held], data.y_train[-held:])
+    return replace(data, x_train=data.x_train[:-held], x_valid=data.x_train[-held:], y_train=y_train, y_valid=y_valid)
 
 
 def pixels(x, dtype=np.float32) -> np.ndarray:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from common.cli import Options, run_command
-from common.config import InputError
 from common.data import EVAL_SEED
+from common.devices import find_device
 from common.run import Run
 from common.schedules import kl_weight
 from pytorch_lowlevel.networks_lowlevel import decode_mean, encode
@@ -76,17 +76,6 @@ def to_numpy(tree):
     if isinstance(tree, dict):
         return {name: to_numpy(value) for name, value in tree.items()}
     return tree.cpu().numpy() if isinstance(tree, torch.Tensor) else tree
-
-
-def find_device(name, dtype):
-    """The torch device of that name, tried out. Raises InputError where this machine has none that knows the dtype."""
-    try:
-        probe = torch.zeros(1, device=name, dtype=getattr(torch, dtype))
-        probe.cpu()                                         # "meta" computes nothing that could be brought back
-        return probe.device
-    except (RuntimeError, AssertionError, ImportError, TypeError) as error:     # each kind of device says no in its way
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name} is not to be had for {dtype} ({reason}): use --device cpu") from error
 
 
 # ---- the loop ----------------------------------------------------------------------------------------------------------

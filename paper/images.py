@@ -1,0 +1,43 @@
+"""A data set on a device: one tensor for each part, no DataLoader. A minibatch is an index into it, binarized on the spot."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from common.data import EVAL_SEED, Dataset, binarize, default_binarize, eval_images
+
+
+@dataclass
+class Images:
+    """A data set on a device, pixels in [0, 1]: x_* (N, D), y_* (N,) or None. Training images stay gray where each epoch
+    binarizes them anew; validation and test images are binarized once, the same ones for every seed."""
+
+    x_train: torch.Tensor
+    x_test: torch.Tensor
+    x_valid: torch.Tensor | None = None
+    y_train: torch.Tensor | None = None
+    y_test: torch.Tensor | None = None
+    y_valid: torch.Tensor | None = None
+    dynamic: bool = False
+
+    @classmethod
+    def of(cls, data: Dataset, how: str | None = None, device="cpu", dtype="float32", likelihood="bernoulli", seed=0):
+        """how: one of BINARIZE (default: that of the likelihood); seed: of a static binarization."""
+        how = how if how and not data.binary else default_binarize(data, likelihood)
+        static = "none" if how == "dynamic" else how
+        rng = np.random.default_rng((EVAL_SEED, 1))
+        arrays = {
+            "x_train": binarize(data.x_train, static, np.random.default_rng(seed), dtype),
+            "x_valid": None if data.x_valid is None else binarize(data.x_valid, how, rng, dtype),
+            "x_test": eval_images(data, how, dtype), "y_train": data.y_train, "y_valid": data.y_valid, "y_test": data.y_test,
+        }
+        tensors = {name: None if array is None else torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        return cls(**tensors, dynamic=how == "dynamic")
+
+    def minibatch(self, rows, generator):
+        """The training images of these rows (B, D), binarized anew where they are gray, and their labels."""
+        x = self.x_train[rows]
+        if self.dynamic:
+            x = (torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype) < x).to(x.dtype)
+        return x, None if self.y_train is None else self.y_train[rows]

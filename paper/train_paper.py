@@ -1,0 +1,257 @@
+"""Level 3: the trainer. One eager loop for every model of this folder.
+
+    python paper/train_paper.py                                               # the embedded digits, under a minute
+    python paper/train_paper.py --data mnist --latent 20 --schedule one-cycle --lr 4e-3 --batch-size 128 --epochs 11
+    python paper/train_paper.py --model iwae --k 50 --data mnist --latent 50 --hidden 200 --layers 2 --device cuda
+
+A model gives `training_loss(x, y, generator) -> loss, terms`. The images lie on the device as one tensor; a minibatch is
+a draw of its rows, binarized there. Prints one line per epoch, in nats per image.
+"""
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.checkpoints import write_text
+from common.cli import option, parse_options, run_command
+from common.config import ARCHITECTURES, LIKELIHOODS, InputError, VAEConfig, init_params, set_output_bias
+from common.data import BINARIZE, DATASETS, EVAL_SEED, hold_out, load_dataset
+from common.devices import find_device
+from common.run import figures, machine
+from common.schedules import one_cycle, staircase
+from paper.autoencoder import Autoencoder
+from paper.estimators import log_weight_prior
+from paper.fast_steps import GraphStep
+from paper.images import Images
+from paper.iwae import IWAE
+from paper.resume import keep, restore
+from paper.vae_paper import VAE
+
+MODELS = {"vae": VAE, "iwae": IWAE, "autoencoder": Autoencoder}
+SCHEDULES = {"constant": lambda progress: 1.0, "one-cycle": one_cycle, "staircase": staircase}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model is trained; also the options of the command line."""
+
+    epochs: int = option(20, "passes over the training images", type=int)
+    batch_size: int = option(100, "images per step", type=int)
+    optimizer: str = option("adam", "step rule of torch.optim", choices=("adam", "adagrad"))
+    lr: float = option(1e-3, "step size; with a schedule, its largest", type=float)
+    schedule: str = option("constant", "step size over time: constant, one-cycle (up, then down a cosine), staircase "
+                           "(Burda et al. 2016)", choices=tuple(SCHEDULES))
+    adam_eps: float = option(1e-8, "Adam's eps", type=float)
+    weight_decay: float = option(0.0, "times the weights, added to their gradient", type=float)
+    weight_prior: bool = option(False, "MAP: add the prior N(0, I) on all weights, as the paper does", action="store_true")
+    patience: int = option(0, "stop after so many evaluations without a better validation loss, and take the best weights "
+                           "(0: never)", type=int)
+    evaluate_every: int = option(1, "epochs between evaluations", type=int)
+    seed: int = option(0, "seed of weights, shuffling, binarization and noise", type=int)
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: give a whole number of at least 1")
+        for name in ("adam_eps", "weight_decay", "patience", "seed"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} is {getattr(self, name)}: give a number of at least 0")
+        if not 0 < self.lr < float("inf"):
+            raise InputError(f"lr is {self.lr}: give a positive step size, such as 0.001")
+
+
+# ---- the loop ----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def evaluate(model, x, y=None, batch_size=1000) -> dict[str, float]:
+    """The model's loss and terms, means over the images x (N, D), from one generator's noise: the same at every call."""
+    generator, totals = torch.Generator(x.device).manual_seed(EVAL_SEED), {}
+    for rows in torch.arange(len(x), device=x.device).split(batch_size):
+        loss, terms = model.training_loss(x[rows], None if y is None else y[rows], generator)
+        for name, value in {"loss": loss, **terms}.items():
+            totals[name] = totals.get(name, 0.0) + float(value) * len(rows) / len(x)
+    return totals
+
+
+def make_optimizer(model, plan: Plan):
+    if plan.optimizer == "adagrad":
+        return torch.optim.Adagrad(model.parameters(), plan.lr, weight_decay=plan.weight_decay)
+    settings = {"lr": plan.lr, "eps": plan.adam_eps, "weight_decay": plan.weight_decay}
+    try:
+        return torch.optim.Adam(model.parameters(), fused=True, **settings)
+    except RuntimeError:                                                 # before torch 2.4 on the CPU
+        return torch.optim.Adam(model.parameters(), **settings)
+
+
+def train(model, images: Images, plan: Plan, checkpoint=None, report=None) -> list[dict]:
+    """Algorithm 1 of the paper: draw a minibatch, draw noise, take the gradient of the bound, take a step.
+
+    model       an nn.Module with training_loss, where the images are; it is trained in place
+    checkpoint  a path: written as training goes, and gone on from where it exists
+    report      called with each epoch's row: {"epoch", "seconds", "train", "valid", "test"}, the last two after evaluations
+    Returns the rows. Raises InputError where the loss is no longer finite, or the checkpoint is another run's.
+    """
+    count, device = len(images.x_train), images.x_train.device
+    generator, optimizer = torch.Generator(device).manual_seed(plan.seed), make_optimizer(model, plan)
+    rows, best = [], None                                                # best: the weights of the best validation loss
+    if checkpoint is not None and Path(checkpoint).exists():
+        rows, best = restore(checkpoint, plan, model, optimizer, generator)
+    steps, saved, totals = -(-count // plan.batch_size), time.perf_counter(), {}
+
+    def forward_backward(chosen):
+        x, y = images.minibatch(chosen, generator)
+        loss, terms = model.training_loss(x, y, generator)
+        objective = loss - log_weight_prior(model) / count if plan.weight_prior else loss
+        optimizer.zero_grad(set_to_none=device.type != "cuda")          # a graph's gradients stay where they were recorded
+        objective.backward()
+        for name, value in {"loss": loss.detach(), **terms}.items():
+            totals.setdefault(name, torch.zeros_like(value)).add_(value, alpha=len(chosen) / count)
+
+    step = forward_backward
+    for epoch in range(len(rows) + 1, plan.epochs + 1):
+        if stopped(rows, plan):
+            break
+        start = time.perf_counter()
+        order = torch.randperm(count, generator=generator, device=device)
+        if device.type == "cuda" and step is forward_backward and count >= plan.batch_size:
+            step = GraphStep(forward_backward, order[:plan.batch_size], generator)
+        for value in totals.values():
+            value.zero_()
+        for i, chosen in enumerate(order.split(plan.batch_size)):
+            for group in optimizer.param_groups:
+                group["lr"] = plan.lr * SCHEDULES[plan.schedule](((epoch - 1) * steps + i) / (plan.epochs * steps))
+            step(chosen)
+            optimizer.step()
+        row = {"epoch": epoch, "train": {name: float(value) for name, value in totals.items()}}
+        row["seconds"] = time.perf_counter() - start                     # after the floats, which wait for the GPU
+        if not np.isfinite(row["train"]["loss"]):
+            raise InputError(f"the loss is {row['train']['loss']} in epoch {epoch}: try a smaller lr than {plan.lr}")
+        if epoch % plan.evaluate_every == 0 or epoch == plan.epochs:
+            row["test"] = evaluate(model, images.x_test, images.y_test)
+            if images.x_valid is not None:
+                row["valid"] = evaluate(model, images.x_valid, images.y_valid)
+        rows.append(row)
+        if plan.patience and "valid" in row and row["valid"]["loss"] == min(losses(rows)):
+            best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        last = epoch == plan.epochs or stopped(rows, plan)
+        if checkpoint is not None and (last or time.perf_counter() - saved > 5):      # seconds: a save takes hundredths
+            keep(checkpoint, plan, model, optimizer, generator, rows, best)
+            saved = time.perf_counter()
+        if report is not None:
+            report(row)
+    if best is not None:
+        model.load_state_dict(best)
+    return rows
+
+
+def losses(rows):
+    return [row["valid"]["loss"] for row in rows if "valid" in row]
+
+
+def stopped(rows, plan) -> bool:
+    """Whether the last `patience` evaluations brought no better validation loss."""
+    seen = losses(rows)
+    return plan.patience > 0 and len(seen) > 0 and len(seen) - 1 - int(np.argmin(seen)) >= plan.patience
+
+
+# ---- the command line --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is trained, on what, and where."""
+
+    model: str = option("vae", "the model", choices=tuple(MODELS))
+    data: str = option("digits", "data set", choices=DATASETS)
+    data_file: str | None = option(None, "your own images, an .npz file with x_train (N, h, w); with --data npz")
+    data_dir: str | None = option(None, "folder of the data sets (default: $VAE_DATA, else data/)")
+    binarize: str | None = option(None, "gray pixels to binary ones (default: dynamic for Bernoulli, none for Gaussian)",
+                                  choices=BINARIZE)
+    arch: str = option("mlp", "tanh layers or convolutions", choices=ARCHITECTURES)
+    likelihood: str = option("bernoulli", "p(x|z): Bernoulli or Gaussian pixels", choices=LIKELIHOODS)
+    hidden: int = option(500, "units of a hidden layer of the mlp", type=int)
+    layers: int = option(1, "hidden layers of the mlp on each side, 1 or 2", type=int)
+    latent: int = option(2, "latent dimensions", type=int)
+    fixed_logvar: float | None = option(None, "Gaussian only: this log-variance for every pixel", type=float)
+    k: int = option(5, "importance samples of --model iwae", type=int)
+    dtype: str = option("float32", "precision of the arithmetic", choices=("float32", "float64"))
+    device: str = option("cpu", "cpu, cuda, cuda:1, ...")
+    out: str | None = option(None, "folder for the results (default: runs/paper-MODEL-DATA-LATENT)")
+    resume: bool = option(False, "go on from the checkpoint in --out", action="store_true")
+
+
+def build(name: str, config: VAEConfig, images: Images, seed: int = 0, **settings):
+    """The model called `name`, one of MODELS, where the images are, drawn from the seed; settings: IWAE's k.
+
+    A Bernoulli decoder begins as the average image, as at every level.
+    """
+    params = init_params(config, np.random.default_rng(seed))
+    if config.likelihood == "bernoulli":
+        set_output_bias(params, config, images.x_train.mean(dim=0).cpu().numpy())
+    return MODELS[name](config, params, **settings).to(images.x_train.device, images.x_train.dtype)
+
+
+def epoch_line(row, epochs: int) -> str:
+    """One aligned line: the terms in nats per image, the training time in seconds."""
+    words = [f"epoch {row['epoch']:{len(str(epochs))}d}"]
+    for part in ("train", "valid", "test"):
+        if part in row:
+            terms = (f"{name} {value:.2f}" for name, value in row[part].items() if name != "loss")
+            words.append(f"{part} {' '.join(terms)}")
+    return " | ".join([*words, f"{row['seconds']:.1f} s"])
+
+
+def draw_pictures(out: Path, model, images: Images, labels):
+    """The pictures of the other levels, as far as they fit: an autoencoder has no prior to draw from."""
+    draw, config, x = figures(), model.config, images.x_test
+    with torch.no_grad():
+        def decoded(z):
+            return model.decode_mean(torch.as_tensor(z, device=x.device, dtype=x.dtype)).cpu().numpy()
+
+        mu = model.encode(x)[0].cpu().numpy()
+        draw.reconstructions(out / "reconstructions.png", x[:10].cpu().numpy(), decoded(mu[:10]), config.image_shape)
+        draw.latent_scatter(out / "latent_scatter.png", mu, labels)
+        if not isinstance(model, Autoencoder):
+            z = np.random.default_rng(EVAL_SEED).standard_normal((100, config.latent))
+            draw.prior_samples(out / "prior_samples.png", decoded(z), config.image_shape)
+            if config.latent <= 2:
+                draw.manifold(out / "manifold.png", decoded(draw.latent_grid(config.latent)), config.image_shape)
+
+
+def main(argv=None):
+    choice, plan = parse_options(__doc__, argv, Choice, Plan)
+    device = find_device(choice.device, choice.dtype)
+    out = Path(choice.out or f"runs/paper-{choice.model}-{choice.data}-{choice.latent}")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file: give a folder")
+    data = load_dataset(choice.data, choice.data_dir, choice.data_file)
+    if plan.patience and data.x_valid is None:
+        data = hold_out(data)
+    config = VAEConfig(choice.arch, data.image_shape, choice.hidden, choice.latent, choice.likelihood, choice.layers,
+                       choice.fixed_logvar)
+    images = Images.of(data, choice.binarize, device, choice.dtype, choice.likelihood, plan.seed)
+    model = build(choice.model, config, images, plan.seed, **({"k": choice.k} if choice.model == "iwae" else {}))
+    checkpoint = out / "checkpoint.npz"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not choice.resume:
+            checkpoint.unlink(missing_ok=True)
+        rows = train(model, images, plan, checkpoint, lambda row: print(epoch_line(row, plan.epochs), flush=True))
+        model.save(out / "params.npz")
+        told = {"choice": asdict(choice), "plan": asdict(plan), "machine": machine(), "rows": rows}
+        write_text(out / "metrics.json", json.dumps(told, indent=1) + "\n")
+        draw_pictures(out, model, images, data.y_test)
+    except OSError as error:
+        raise InputError(f"cannot write into --out {out} ({error.strerror or error}): make room, or give another folder"
+                         ) from error
+    print(f"weights, curve and pictures: {out}/")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
