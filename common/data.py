@@ -108,7 +108,8 @@ def load_dataset(name, data_dir=None, data_file=None, download=True) -> Dataset:
 def hold_out(data: Dataset) -> Dataset:
     """The data set with the last tenth of its training images as x_valid, said aloud: for sets that have no such part."""
     held = max(1, len(data.x_train) // 10)
-    print(f"{data.name} has no validation part: the last {held:,} of its {len(data.x_train):,} training images are held out")
+    print(f"{data.name} has no validation part: the last {held:,} of its {len(data.x_train):,} training images are held "
+          "out for it")
     y_train, y_valid = (None, None) if data.y_train is None else (data.y_train[:-held], data.y_train[-held:])
     return replace(data, x_train=data.x_train[:-held], x_valid=data.x_train[-held:], y_train=y_train, y_valid=y_valid)
 

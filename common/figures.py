@@ -60,31 +60,31 @@ def tile(images, image_shape, columns: int, zoom: int = 1) -> np.ndarray:
 def reconstructions(path, x, reconstruction, image_shape):
     """Originals x (N, D) in a row above their reconstructions (N, D)."""
     zoom = _zoom(image_shape, 2, len(x))
-    figure, page = _figure(), tile(np.concatenate([x, reconstruction]), image_shape, len(x), zoom)
-    axes = _show(figure, page, title="Images and their reconstructions")
+    figure, page = new_figure(), tile(np.concatenate([x, reconstruction]), image_shape, len(x), zoom)
+    axes = show(figure, page, title="Images and their reconstructions")
     row = image_shape[0] * zoom
     axes.set_yticks([row / 2, row * 1.5 + GAP], ["original", "reconstruction"])
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def prior_samples(path, images, image_shape):
     """Decoded draws from the prior (N, D), as a square of images."""
     columns = math.ceil(math.sqrt(len(images)))
-    figure = _figure()
-    _show(figure, tile(images, image_shape, columns, _zoom(image_shape, columns, columns)),
+    figure = new_figure()
+    show(figure, tile(images, image_shape, columns, _zoom(image_shape, columns, columns)),
           title="Decoded draws from the prior, z ~ N(0, I)")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def posterior_draws(path, x, draws, image_shape):
     """Each row: an original of x (n, D), then its decoded posterior draws, draws (n, S, D), S = 8 by custom."""
     count, samples, _ = draws.shape
     zoom = _zoom(image_shape, count, samples + 1)
-    figure = _figure()
-    _show(figure, tile(x, image_shape, 1, zoom), title="image")
-    _show(figure, tile(draws.reshape(count * samples, -1), image_shape, samples, zoom),
+    figure = new_figure()
+    show(figure, tile(x, image_shape, 1, zoom), title="image")
+    show(figure, tile(draws.reshape(count * samples, -1), image_shape, samples, zoom),
           left=image_shape[1] * zoom + 40, title=f"{samples} draws from its posterior q(z|x), decoded")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def interpolations(path, x_from, walks, x_to, image_shape):
@@ -92,12 +92,12 @@ def interpolations(path, x_from, walks, x_to, image_shape):
     count, steps, _ = walks.shape
     zoom = _zoom(image_shape, count, 7)                       # wider than a panel, for the sake of the digits
     cell = image_shape[1] * zoom
-    figure = _figure()
-    _show(figure, tile(x_from, image_shape, 1, zoom), title="from")
-    _show(figure, tile(walks.reshape(count * steps, -1), image_shape, steps, zoom), left=cell + 40,
+    figure = new_figure()
+    show(figure, tile(x_from, image_shape, 1, zoom), title="from")
+    show(figure, tile(walks.reshape(count * steps, -1), image_shape, steps, zoom), left=cell + 40,
           title="straight walks between the posterior means, decoded")
-    _show(figure, tile(x_to, image_shape, 1, zoom), left=cell + 80 + steps * (cell + GAP), title="to")
-    return _save(figure, path)
+    show(figure, tile(x_to, image_shape, 1, zoom), left=cell + 80 + steps * (cell + GAP), title="to")
+    return save(figure, path)
 
 
 def manifold(path, images, image_shape):
@@ -105,8 +105,8 @@ def manifold(path, images, image_shape):
     side = math.isqrt(len(images))
     if side * side != len(images):
         raise ValueError(f"manifold got {len(images)} images: give side*side, decoded from latent_grid(2, side)")
-    figure = _figure()
-    axes = _show(figure, tile(images, image_shape, side, _zoom(image_shape, side, side)),
+    figure = new_figure()
+    axes = show(figure, tile(images, image_shape, side, _zoom(image_shape, side, side)),
                  title="Decoded grid over the latent plane", extent=(0, 1, 0, 1))
     values = np.arange(-2, 3)                                 # the page is the unit square: z lies at its quantile
     names = [f"{z}".replace("-", "\N{MINUS SIGN}") for z in values]
@@ -115,7 +115,7 @@ def manifold(path, images, image_shape):
     axes.tick_params(length=4)
     axes.set_xlabel("$z_1$, evenly spaced in quantiles of N(0, 1)")
     axes.set_ylabel("$z_2$, evenly spaced in quantiles of N(0, 1)")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def filmstrip(path, frames, epochs, image_shape):
@@ -123,12 +123,12 @@ def filmstrip(path, frames, epochs, image_shape):
     per_row = len(frames) if len(frames) <= 6 else math.ceil(len(frames) / 2)
     columns = math.ceil(math.sqrt(len(frames[0])))
     zoom = max(1, _zoom(image_shape, columns, columns) // 2)
-    figure = _figure()
+    figure = new_figure()
     for i, (images, epoch) in enumerate(zip(frames, epochs, strict=True)):
         page = tile(images, image_shape, columns, zoom)
         row, column = divmod(i, per_row)
-        _show(figure, page, column * max(page.shape[1] + 15, 110), -row * (page.shape[0] + 40), title=f"epoch {epoch}")
-    return _save(figure, path)
+        show(figure, page, column * max(page.shape[1] + 15, 110), -row * (page.shape[0] + 40), title=f"epoch {epoch}")
+    return save(figure, path)
 
 
 def latent_scatter(path, mu, labels=None, title="Posterior means"):
@@ -153,8 +153,8 @@ def latent_scatter(path, mu, labels=None, title="Posterior means"):
     if len(finite) < len(mu):
         title += f" ({len(mu) - len(finite)} of {len(mu)} are not finite)"
 
-    figure = _figure()
-    axes = _chart(figure, title=title)
+    figure = new_figure()
+    axes = chart(figure, title=title)
     size = float(np.clip(20000 / (len(mu) + 1), 4, 40))
     dots = axes.scatter(*points.T, c=value[shown], s=size, alpha=0.7, linewidths=0, cmap=colors, vmin=-0.5,
                         vmax=max(value, default=0) + 0.5)
@@ -169,7 +169,7 @@ def latent_scatter(path, mu, labels=None, title="Posterior means"):
         if classes is not None:
             bar.ax.set_yticks(ticks, classes, fontsize=small)
             bar.ax.tick_params(length=0)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def curve(path, rows):
@@ -182,9 +182,9 @@ def curve(path, rows):
     panels = (("ELBO", 300, {"train_elbo": ("train", BLUE), "test_elbo": ("test", ORANGE)}),
               ("log p(x|z), test", 150, {"test_log_likelihood": ("test", ORANGE)}),
               ("KL, test", 150, {"test_kl": ("test", ORANGE)}))
-    figure, bottom = _figure(), 0
+    figure, bottom = new_figure(), 0
     for name, height, lines in panels:
-        axes = _chart(figure, 0, bottom, PANEL, height)
+        axes = chart(figure, 0, bottom, PANEL, height)
         bottom -= 185
         values = np.array([[row[key] for key in lines] for row in rows], np.float64).reshape(len(rows), len(lines))
         values[~(np.abs(values) < 1e12)] = np.nan             # NaN, infinity, and what would overflow the axis
@@ -199,7 +199,7 @@ def curve(path, rows):
     axes.set_xlabel("epoch")
     figure.axes[0].set_title("ELBO = log p(x|z) \N{MINUS SIGN} KL" if rows else "No epochs yet", loc="left")
     figure.axes[0].legend(loc="lower right", frameon=False)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def kl_per_dimension(path, kl):
@@ -209,10 +209,10 @@ def kl_per_dimension(path, kl):
     active, heights = finite & (kl > ACTIVE), np.where(finite, kl, 0)
     colors = np.where(active, BLUE, np.where(finite, GRAY, RED))
     style = {"rotation": 90, "fontsize": 7} if len(kl) > 20 else {"fontsize": 9}
-    figure = _figure()
+    figure = new_figure()
     for row, start in enumerate(range(0, len(kl), 40)):
         some = order[start:start + 40]
-        axes = _chart(figure, 0, -row * 220, PANEL, 300 if len(kl) <= 40 else 170)
+        axes = chart(figure, 0, -row * 220, PANEL, 300 if len(kl) <= 40 else 170)
         axes.bar(range(len(some)), heights[some], color=colors[some])
         axes.set_xticks(range(len(some)), some, **style)
         for text, color in zip(axes.get_xticklabels(), colors[some], strict=True):
@@ -224,7 +224,7 @@ def kl_per_dimension(path, kl):
     broken = "" if finite.all() else f", {(~finite).sum()} not finite (red)"
     figure.axes[0].set_title(f"KL from posterior to prior: {kl.sum():.2f} nats per image\n{active.sum()} of {len(kl)} "
                              f"dimensions are active (blue: more than {ACTIVE} nats){broken}", loc="left")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def gradient_differences(path, names, vs_autograd, vs_differences, tolerance_autograd, tolerance_differences, title):
@@ -238,11 +238,11 @@ def gradient_differences(path, names, vs_autograd, vs_differences, tolerance_aut
     drawn = np.concatenate([np.asarray(values, np.float64) for _, values, _ in comparisons])
     drawn = [*drawn[np.isfinite(drawn) & (drawn > 0)], tolerance_autograd, tolerance_differences]
     low, high = max(min(drawn), 1e-20) / 10, min(max(drawn), 1e20) * 10
-    figure, y, height = _figure(), np.arange(len(names)), 22 * max(len(names), 2)
+    figure, y, height = new_figure(), np.arange(len(names)), 22 * max(len(names), 2)
     for panel, (name, values, tolerance) in enumerate(comparisons):
         values = np.asarray(values, np.float64)
         passed = values <= tolerance                          # NaN does not
-        axes = _chart(figure, panel * 500, 0, 380, height, title=f"{name} (dashed: tolerance {tolerance:.0e})")
+        axes = chart(figure, panel * 500, 0, 380, height, title=f"{name} (dashed: tolerance {tolerance:.0e})")
         axes.set(xscale="log", xlim=(low, high), ylim=(max(len(names), 2) - 0.5, -0.5),
                  xlabel="largest difference / gradient scale")
         lengths = np.clip(np.where(np.isfinite(values), values, high), low, high)
@@ -256,15 +256,15 @@ def gradient_differences(path, names, vs_autograd, vs_differences, tolerance_aut
         axes.set_yticks(y, names if panel == 0 else [""] * len(names))
         axes.tick_params(axis="y", length=0)
     figure.text(0, (height + 40) / PANEL, title, fontsize=14)
-    return _save(figure, path)
+    return save(figure, path)
 
 
-def _figure() -> Figure:
-    """An empty page, one panel large. Panels may lie outside: `_save` cuts the page around all that was drawn."""
+def new_figure() -> Figure:
+    """An empty page, one panel large. Panels may lie outside: `save` cuts the page around all that was drawn."""
     return Figure(figsize=(PANEL / DPI, PANEL / DPI), dpi=DPI)
 
 
-def _chart(figure, left=0, bottom=0, width=PANEL, height=PANEL, title=""):
+def chart(figure, left=0, bottom=0, width=PANEL, height=PANEL, title=""):
     """Axes of this place and size in pixels; bottom counts upwards."""
     axes = figure.add_axes((left / PANEL, bottom / PANEL, width / PANEL, height / PANEL))
     axes.spines[["top", "right"]].set_visible(False)
@@ -272,10 +272,10 @@ def _chart(figure, left=0, bottom=0, width=PANEL, height=PANEL, title=""):
     return axes
 
 
-def _show(figure, page, left=0, top=0, title="", extent=None):
+def show(figure, page, left=0, top=0, title="", extent=None):
     """The page of a `tile`, pixel for pixel, its upper left corner at (left, top)."""
     height, width = page.shape
-    axes = _chart(figure, left, top - height, width, height, title)
+    axes = chart(figure, left, top - height, width, height, title)
     axes.imshow(page, cmap=GRAYMAP, vmin=0, vmax=1, interpolation="nearest", aspect="auto", extent=extent)
     axes.set(xticks=[], yticks=[])
     axes.tick_params(length=0)
@@ -283,7 +283,7 @@ def _show(figure, page, left=0, top=0, title="", extent=None):
     return axes
 
 
-def _save(figure, path):
+def save(figure, path):
     """Writes the PNG, cut to whole pixels around all that was drawn, whole or not at all; returns path."""
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)

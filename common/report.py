@@ -99,10 +99,14 @@ def benchmark_table() -> list[str]:
     return lines
 
 
-def with_tables(text: str, names) -> str:
-    """The README's text with its tables written anew. Raises InputError where a table's place is missing."""
-    for name in names:
-        lines = {"levels": levels_table, "benchmark": benchmark_table}[name]()
+def tables_of(readme: str) -> dict[str, list[str]]:
+    """The tables of one of the READMEs, by name."""
+    return {name: {"levels": levels_table, "benchmark": benchmark_table}[name]() for name in TABLES[readme]}
+
+
+def with_tables(text: str, tables: dict[str, list[str]]) -> str:
+    """The README's text with these tables written anew. Raises InputError where a table's place is missing."""
+    for name, lines in tables.items():
         place = re.compile(rf"(<!-- {name}: .*? -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
         block = "\n".join(lines)
         text, found = place.subn(lambda match, block=block: f"{match[1]}\n{block}\n\n{match[2]}", text)
@@ -117,9 +121,9 @@ def main(argv=None):
     options = parser.parse_args(argv)
     if options.runs:
         keep(options.runs)
-    for name, tables in TABLES.items():
+    for name in TABLES:
         path = ROOT / name
-        write_text(path, with_tables(path.read_text("utf-8"), tables))
+        write_text(path, with_tables(path.read_text("utf-8"), tables_of(name)))
         print(f"written: {name}")
 
 

@@ -1,4 +1,4 @@
-"""A data set on a device: one tensor for each part, no DataLoader. A minibatch is an index into it, binarized on the spot."""
+"""A data set on a device: one tensor for each part, no DataLoader. A minibatch is an index into it, binarized there."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,8 @@ class Images:
         arrays = {
             "x_train": binarize(data.x_train, static, np.random.default_rng(seed), dtype),
             "x_valid": None if data.x_valid is None else binarize(data.x_valid, how, rng, dtype),
-            "x_test": eval_images(data, how, dtype), "y_train": data.y_train, "y_valid": data.y_valid, "y_test": data.y_test,
+            "x_test": eval_images(data, how, dtype),
+            "y_train": data.y_train, "y_valid": data.y_valid, "y_test": data.y_test,
         }
         tensors = {name: None if array is None else torch.from_numpy(array).to(device) for name, array in arrays.items()}
         return cls(**tensors, dynamic=how == "dynamic")
