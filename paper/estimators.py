@@ -20,16 +20,21 @@ LOG_2PI = math.log(2 * math.pi)
 # ---- the two SGVB estimators of the bound, section 2.3 ---------------------------------------------------------------
 
 
-def log_weights(model: VAE, x, eps):
+def log_weights(model: VAE, x, eps, path_only=False):
     """log p(x, z) - log q(z|x) at z = mu + sigma * eps. x (B, D), eps (L, B, J) -> (L, B).
 
     Each is an estimate of the ELBO (estimator A), and its exponential one of p(x): the importance weight of z.
+    path_only: gradients reach mu and logvar through z alone. The rest of d log q is a score, zero on average, so that the
+    gradient of the ELBO stays unbiased, and it has no noise at all where q is the posterior (Roeder et al. 2017, "sticking
+    the landing").
     """
     check_draws(model, x, eps)
     mu, logvar = model.encode(x)                                         # (B, J), (B, J)
     z = model.reparameterize(mu, logvar, eps)                            # (L, B, J)
     log_prior = -0.5 * (z * z + LOG_2PI).sum(dim=-1)                     # (L, B)
-    # (z - mu) / sigma is eps, whatever the rounding of z says
+    if path_only:
+        mu, logvar = mu.detach(), logvar.detach()
+        eps = (z - mu) * torch.exp(-0.5 * logvar)                        # the same numbers, now a function of z
     log_q = -0.5 * (eps * eps + logvar + LOG_2PI).sum(dim=-1)            # (L, B)
     return model.log_likelihood(x, z) + log_prior - log_q
 

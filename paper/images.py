@@ -40,5 +40,6 @@ class Images:
         """The training images of these rows (B, D), binarized anew where they are gray, and their labels."""
         x = self.x_train[rows]
         if self.dynamic:
-            x = (torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype) < x).to(x.dtype)
+            uniform = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            x = torch.lt(uniform, x, out=torch.empty_like(x))            # 1 with probability x, written as a float at once
         return x, None if self.y_train is None else self.y_train[rows]

@@ -18,17 +18,23 @@ from paper.vae_paper import VAE
 
 
 class IWAE(VAE):
-    """A VAE that minimizes -L_k. Same weights, same files: a VAE loads what it saved."""
+    """A VAE that minimizes -L_k. Same weights, same files: a VAE loads what it saved.
 
-    def __init__(self, config: VAEConfig, params=None, k: int = 5):
+    k          importance samples; 1 is the VAE, trained by estimator A
+    path_only  with k = 1: the gradient of lower variance of estimators.log_weights
+    """
+
+    def __init__(self, config: VAEConfig, params=None, k: int = 5, path_only: bool = False):
+        if path_only and k > 1:
+            raise InputError(f"path_only goes with k = 1, not {k}: for more, that gradient of L_k is biased")
         if k < 1:
             raise InputError(f"k is {k}: give a whole number of importance samples, at least 1")
         super().__init__(config, params)
-        self.k = k
+        self.k, self.path_only = k, path_only
 
     def training_loss(self, x, y, generator):
         """-L_k, and with it the ELBO from the same draws. x (B, D); y, labels, unused. Terms in nats per image."""
         eps = torch.randn(self.k, len(x), self.config.latent, generator=generator, device=x.device, dtype=x.dtype)
-        log_w = log_weights(self, x, eps)                                # (k, B)
+        log_w = log_weights(self, x, eps, self.path_only)                                # (k, B)
         bound = importance_weighted_bound(log_w).mean()
         return -bound, {"bound": bound.detach(), "elbo": log_w.detach().mean()}

@@ -140,7 +140,8 @@ class VAE(nn.Module):
         self.encoder = (MLPEncoder if mlp else ConvEncoder)(config)
         self.decoder = (MLPDecoder if mlp else ConvDecoder)(config)
         params = init_params(config, np.random.default_rng(0)) if params is None else params
-        self.load_state_dict({name: torch.tensor(array) for name, array in params.items()})
+        tensors = {name: torch.tensor(array) for name, array in params.items()}
+        self.load_state_dict(tensors, assign=True)              # the model takes their dtype
 
     @classmethod
     def load(cls, path) -> "VAE":
