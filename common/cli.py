@@ -118,9 +118,13 @@ def _read(description, argv, *groups) -> dict:
     return vars(parser.parse_args(argv))
 
 
-def parse_options(description: str, argv, *groups):
-    """One instance of each dataclass of options, from one command line; exits with 2 where argparse refuses."""
-    values = _read(description, argv, *groups)
+def parse_options(description: str, argv, *groups, defaults=lambda given: {}):
+    """One instance of each dataclass of options, from one command line; exits with 2 where argparse refuses.
+
+    defaults(given) may give other defaults than the dataclasses, depending on what the user wrote.
+    """
+    given = _read(description, argv, *groups)
+    values = defaults(given) | given
     return [group(**{item.name: values[item.name] for item in fields(group) if item.name in values}) for group in groups]
 
 

@@ -107,6 +107,8 @@ def load_dataset(name, data_dir=None, data_file=None, download=True) -> Dataset:
 
 def hold_out(data: Dataset) -> Dataset:
     """The data set with the last tenth of its training images as x_valid, said aloud: for sets that have no such part."""
+    if len(data.x_train) < 2:
+        raise InputError(f"{data.name} has one training image: give at least two, one is held out for validation")
     held = max(1, len(data.x_train) // 10)
     print(f"{data.name} has no validation part: the last {held:,} of its {len(data.x_train):,} training images are held "
           "out for it")

@@ -105,6 +105,7 @@ def log_joint_on_grid(model: VAE, x, points: int = 400, limit: float = 8.0):
 
     x (B, D) -> (B, points^J), and the grid (points^J, J), its last latent running fastest.
     """
+    check_images(model, x)
     latent = model.config.latent
     if latent > 2:
         raise InputError(f"quadrature over {latent} latents needs {points}^{latent} points: it is for 1 or 2, use "
@@ -126,5 +127,12 @@ def active_units(model: VAE, x, threshold: float = 0.01) -> int:
 
 def check_draws(model: VAE, x, eps):
     """Raises InputError unless x is (B, D) and eps (L, B, J): broadcasting would swallow a wrong shape."""
+    check_images(model, x)
     if eps.ndim != 3 or len(eps) < 1 or tuple(eps.shape[1:]) != (len(x), model.config.latent):
         raise InputError(f"eps has shape {tuple(eps.shape)}: the estimators want (L, {len(x)}, {model.config.latent})")
+
+
+def check_images(model: VAE, x):
+    """Raises InputError unless x is (B, D)."""
+    if x.ndim != 2 or x.shape[1] != model.config.pixels or not len(x):
+        raise InputError(f"x has shape {tuple(x.shape)}: the estimators want (B, {model.config.pixels}), one row per image")

@@ -76,6 +76,9 @@ def reproduce(name, preset, device="cpu", data_dir=None, out=None, resume=False)
         path = out / f"{name}.{preset}"
         module.draw(path.with_name(path.name + ".png"), results)
         write_text(path.with_name(path.name + ".json"), json.dumps(results, indent=1) + "\n")
+    except KeyboardInterrupt:
+        print(f"\nstopped: {folder} holds what is done; the same command with --resume goes on", file=sys.stderr)
+        raise
     except OSError as error:
         raise InputError(f"cannot write into {error.filename or out} ({error.strerror or error}): make room, or give "
                          "another folder with --out") from error

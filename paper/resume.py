@@ -16,7 +16,7 @@ def keep(path, plan, model, optimizer, generator, rows, best):
     state = {f"{i}.{name}": value for i, each in optimizer.state_dict()["state"].items() for name, value in each.items()}
     groups = {"params": arrays(model.state_dict()), "optimizer": arrays(state), "best": arrays(best or {}),
               "generator": arrays({"state": generator.get_state()})}
-    save_checkpoint(path, groups, {"plan": asdict(plan), "rows": rows})
+    save_checkpoint(path, groups, {"plan": asdict(plan), "model": described(model), "rows": rows})
 
 
 def restore(path, plan, model, optimizer, generator):
@@ -28,6 +28,9 @@ def restore(path, plan, model, optimizer, generator):
             if value != facts["plan"][name] and not longer:
                 raise InputError(f"{path} is of a run with {name} {facts['plan'][name]}, not {value}: leave that as it "
                                  "was, or start anew in another folder")
+        if facts.get("model", described(model)) != described(model):
+            raise InputError(f"{path} is of {facts['model']}, not of {described(model)}: leave that as it was, or start "
+                             "anew in another folder")
         tensors = {group: {name: torch.from_numpy(array) for name, array in named.items()}
                    for group, named in groups.items()}
         model.load_state_dict(tensors["params"])
@@ -45,3 +48,9 @@ def restore(path, plan, model, optimizer, generator):
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} is no checkpoint of this model ({reason}): remove it, or start anew in another folder"
                          ) from error
+
+
+def described(model) -> str:
+    """A model's class and settings, such as IWAE(config=..., k=5): two with the same weights may mean different things."""
+    settings = (f"{name}={value}" for name, value in vars(model).items() if not name.startswith("_") and name != "training")
+    return f"{type(model).__name__}({', '.join(settings)})"

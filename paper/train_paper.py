@@ -11,59 +11,29 @@ a draw of its rows, binarized there. Prints one line per epoch, in nats per imag
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from common.checkpoints import write_text
-from common.cli import option, parse_options, run_command
-from common.config import ARCHITECTURES, LIKELIHOODS, InputError, VAEConfig, init_params, set_output_bias
-from common.data import BINARIZE, DATASETS, EVAL_SEED, hold_out, load_dataset
+from common.cli import parse_options, run_command
+from common.config import InputError, VAEConfig, init_params, set_output_bias
+from common.data import EVAL_SEED, hold_out, load_dataset
 from common.devices import find_device
-from common.run import figures, machine
-from common.schedules import one_cycle, staircase
+from common.run import SMALL_SET_EPOCHS, SMALL_SET_LR, figures, machine
 from paper.autoencoder import Autoencoder
 from paper.estimators import log_weight_prior
 from paper.fast_steps import GraphStep
 from paper.images import Images
 from paper.iwae import IWAE
+from paper.plan import SCHEDULES, Choice, Plan
 from paper.resume import keep, restore
 from paper.vae_paper import VAE
 
 MODELS = {"vae": VAE, "iwae": IWAE, "autoencoder": Autoencoder}
-SCHEDULES = {"constant": lambda progress: 1.0, "one-cycle": one_cycle, "staircase": staircase}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a model is trained; also the options of the command line."""
-
-    epochs: int = option(20, "passes over the training images", type=int)
-    batch_size: int = option(100, "images per step", type=int)
-    optimizer: str = option("adam", "step rule of torch.optim", choices=("adam", "adagrad"))
-    lr: float = option(1e-3, "step size; with a schedule, its largest", type=float)
-    schedule: str = option("constant", "step size over time: constant, one-cycle (up, then down a cosine), staircase "
-                           "(Burda et al. 2016)", choices=tuple(SCHEDULES))
-    adam_eps: float = option(1e-8, "Adam's eps", type=float)
-    weight_decay: float = option(0.0, "times the weights, added to their gradient", type=float)
-    weight_prior: bool = option(False, "MAP: add the prior N(0, I) on all weights, as the paper does", action="store_true")
-    patience: int = option(0, "stop after so many evaluations without a better validation loss, and take the best weights "
-                           "(0: never)", type=int)
-    evaluate_every: int = option(1, "epochs between evaluations", type=int)
-    seed: int = option(0, "seed of weights, shuffling, binarization and noise", type=int)
-
-    def __post_init__(self):
-        for name in ("epochs", "batch_size", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: give a whole number of at least 1")
-        for name in ("adam_eps", "weight_decay", "patience", "seed"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name} is {getattr(self, name)}: give a number of at least 0")
-        if not 0 < self.lr < float("inf"):
-            raise InputError(f"lr is {self.lr}: give a positive step size, such as 0.001")
-
 
 # ---- the loop ----------------------------------------------------------------------------------------------------------
 
@@ -87,6 +57,17 @@ def make_optimizer(model, plan: Plan):
         return torch.optim.Adam(model.parameters(), fused=True, **settings)
     except RuntimeError:                                                 # before torch 2.4 on the CPU
         return torch.optim.Adam(model.parameters(), **settings)
+
+
+@contextmanager
+def matmul_precision(precision):
+    """PyTorch's precision of float32 matrix products, one setting for the whole process, inside the block."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def train(model, images: Images, plan: Plan, checkpoint=None, report=None) -> list[dict]:
@@ -113,38 +94,41 @@ def train(model, images: Images, plan: Plan, checkpoint=None, report=None) -> li
         for name, value in {"loss": loss.detach(), **terms}.items():
             totals.setdefault(name, torch.zeros_like(value)).add_(value, alpha=len(chosen) / count)
 
-    step = forward_backward
-    for epoch in range(len(rows) + 1, plan.epochs + 1):
-        if stopped(rows, plan):
-            break
-        start = time.perf_counter()
-        order = torch.randperm(count, generator=generator, device=device)
-        if device.type == "cuda" and step is forward_backward and count >= plan.batch_size:
-            step = GraphStep(forward_backward, order[:plan.batch_size], generator)
-        for value in totals.values():
-            value.zero_()
-        for i, chosen in enumerate(order.split(plan.batch_size)):
-            for group in optimizer.param_groups:
-                group["lr"] = plan.lr * SCHEDULES[plan.schedule](((epoch - 1) * steps + i) / (plan.epochs * steps))
-            step(chosen)
-            optimizer.step()
-        row = {"epoch": epoch, "train": {name: float(value) for name, value in totals.items()}}
-        row["seconds"] = time.perf_counter() - start                     # after the floats, which wait for the GPU
-        if not np.isfinite(row["train"]["loss"]):
-            raise InputError(f"the loss is {row['train']['loss']} in epoch {epoch}: try a smaller lr than {plan.lr}")
-        if epoch % plan.evaluate_every == 0 or epoch == plan.epochs:
-            row["test"] = evaluate(model, images.x_test, images.y_test)
-            if images.x_valid is not None:
-                row["valid"] = evaluate(model, images.x_valid, images.y_valid)
-        rows.append(row)
-        if plan.patience and "valid" in row and row["valid"]["loss"] == min(losses(rows)):
-            best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        last = epoch == plan.epochs or stopped(rows, plan)
-        if checkpoint is not None and (last or time.perf_counter() - saved > 5):      # seconds: a save takes hundredths
-            keep(checkpoint, plan, model, optimizer, generator, rows, best)
-            saved = time.perf_counter()
-        if report is not None:
-            report(row)
+    with matmul_precision(plan.matmul):
+        step = forward_backward
+        for epoch in range(len(rows) + 1, plan.epochs + 1):
+            if stopped(rows, plan):
+                break
+            start = time.perf_counter()
+            order = torch.randperm(count, generator=generator, device=device)
+            if device.type == "cuda" and step is forward_backward and count >= plan.batch_size:
+                step = GraphStep(forward_backward, order[:plan.batch_size], generator)
+            for value in totals.values():
+                value.zero_()
+            for i, chosen in enumerate(order.split(plan.batch_size)):
+                for group in optimizer.param_groups:
+                    group["lr"] = plan.lr * SCHEDULES[plan.schedule](((epoch - 1) * steps + i) / (plan.epochs * steps))
+                step(chosen)
+                optimizer.step()
+            row = {"epoch": epoch, "train": {name: float(value) for name, value in totals.items()}}
+            row["seconds"] = time.perf_counter() - start                     # after the floats, which wait for the GPU
+            if epoch % plan.evaluate_every == 0 or epoch == plan.epochs:
+                row["test"] = evaluate(model, images.x_test, images.y_test)
+                if images.x_valid is not None:
+                    row["valid"] = evaluate(model, images.x_valid, images.y_valid)
+            for part in ("train", "valid", "test"):                          # the last step of an epoch shows in the test only
+                if part in row and not np.isfinite(row[part]["loss"]):
+                    raise InputError(f"the {part} loss is {row[part]['loss']} in epoch {epoch}: "
+                                     f"try a smaller lr than {plan.lr}")
+            rows.append(row)
+            if plan.patience and "valid" in row and row["valid"]["loss"] == min(losses(rows)):
+                best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            last = epoch == plan.epochs or stopped(rows, plan)
+            if checkpoint is not None and (last or time.perf_counter() - saved > 5):      # seconds: a save takes hundredths
+                keep(checkpoint, plan, model, optimizer, generator, rows, best)
+                saved = time.perf_counter()
+            if report is not None:
+                report(row)
     if best is not None:
         model.load_state_dict(best)
     return rows
@@ -158,32 +142,6 @@ def stopped(rows, plan) -> bool:
     """Whether the last `patience` evaluations brought no better validation loss."""
     seen = losses(rows)
     return plan.patience > 0 and len(seen) > 0 and len(seen) - 1 - int(np.argmin(seen)) >= plan.patience
-
-
-# ---- the command line --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is trained, on what, and where."""
-
-    model: str = option("vae", "the model", choices=tuple(MODELS))
-    data: str = option("digits", "data set", choices=DATASETS)
-    data_file: str | None = option(None, "your own images, an .npz file with x_train (N, h, w); with --data npz")
-    data_dir: str | None = option(None, "folder of the data sets (default: $VAE_DATA, else data/)")
-    binarize: str | None = option(None, "gray pixels to binary ones (default: dynamic for Bernoulli, none for Gaussian)",
-                                  choices=BINARIZE)
-    arch: str = option("mlp", "tanh layers or convolutions", choices=ARCHITECTURES)
-    likelihood: str = option("bernoulli", "p(x|z): Bernoulli or Gaussian pixels", choices=LIKELIHOODS)
-    hidden: int = option(500, "units of a hidden layer of the mlp", type=int)
-    layers: int = option(1, "hidden layers of the mlp on each side, 1 or 2", type=int)
-    latent: int = option(2, "latent dimensions", type=int)
-    fixed_logvar: float | None = option(None, "Gaussian only: this log-variance for every pixel", type=float)
-    k: int = option(5, "importance samples of --model iwae", type=int)
-    dtype: str = option("float32", "precision of the arithmetic", choices=("float32", "float64"))
-    device: str = option("cpu", "cpu, cuda, cuda:1, ...")
-    out: str | None = option(None, "folder for the results (default: runs/paper-MODEL-DATA-LATENT)")
-    resume: bool = option(False, "go on from the checkpoint in --out", action="store_true")
 
 
 def build(name: str, config: VAEConfig, images: Images, seed: int = 0, **settings):
@@ -224,8 +182,15 @@ def draw_pictures(out: Path, model, images: Images, labels):
                 draw.manifold(out / "manifold.png", decoded(draw.latent_grid(config.latent)), config.image_shape)
 
 
+def small_set_defaults(given) -> dict:
+    """The defaults of levels 1 and 2 for the small data sets."""
+    data = given.get("data", Choice.data)
+    found = {"epochs": SMALL_SET_EPOCHS.get(data), "lr": SMALL_SET_LR.get(data)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def main(argv=None):
-    choice, plan = parse_options(__doc__, argv, Choice, Plan)
+    choice, plan = parse_options(__doc__, argv, Choice, Plan, defaults=small_set_defaults)
     device = find_device(choice.device, choice.dtype)
     out = Path(choice.out or f"runs/paper-{choice.model}-{choice.data}-{choice.latent}")
     if out.exists() and not out.is_dir():

@@ -21,22 +21,22 @@ PAPER = {                                               # Burda et al. (2016), t
     ("static", 1): 88.71, ("static", 5): 87.63, ("static", 50): 87.10,
 }
 NETWORK = {"hidden": 200, "latent": 50, "layers": 2}
-ONE_CYCLE = {"batch_size": 100, "schedule": "one-cycle", "lr": 2.5e-3, "adam_eps": 1e-4}
-BURDA = {"batch_size": 20, "schedule": "staircase", "lr": 1e-3, "adam_eps": 1e-4, "epochs": 3280}
+ONE_CYCLE = {"batch_size": 200, "schedule": "one-cycle", "lr": 3e-3, "adam_eps": 1e-4, "matmul": "medium"}
+BURDA = {"matmul": "high", "batch_size": 20, "schedule": "staircase", "lr": 1e-3, "adam_eps": 1e-4, "epochs": 3280}
 
 PRESETS = {
     "quick": {
         "samples": 100, "rows": 2000, "network": {"hidden": 50, "latent": 5, "layers": 2},
-        "runs": {f"digits-k{k}": {"data": "digits", "k": k, "plan": ONE_CYCLE | {"epochs": 5, "evaluate_every": 1}}
+        "runs": {f"digits-k{k}": {"data": "digits", "k": k, "plan": ONE_CYCLE | {"batch_size": 100, "epochs": 5, "evaluate_every": 1}}
                  for k in (1, 5)},
     },
     "cpu": {
         "samples": 5000, "rows": 1000, "network": NETWORK,
         "runs": {
-            "dynamic-k1": {"data": "mnist", "k": 1, "cost": 10, "plan": ONE_CYCLE | {"epochs": 1000, "evaluate_every": 20}},
-            "dynamic-k5": {"data": "mnist", "k": 5, "cost": 6, "plan": ONE_CYCLE | {"epochs": 200, "evaluate_every": 10}},
+            "dynamic-k1": {"data": "mnist", "k": 1, "cost": 10, "plan": ONE_CYCLE | {"epochs": 1400, "evaluate_every": 20}},
+            "dynamic-k5": {"data": "mnist", "k": 5, "cost": 6, "plan": ONE_CYCLE | {"epochs": 350, "evaluate_every": 25}},
             "static-k1": {"data": "binary-mnist", "k": 1, "cost": 4,
-                          "plan": ONE_CYCLE | {"epochs": 300, "evaluate_every": 10, "patience": 30}},
+                          "plan": ONE_CYCLE | {"epochs": 350, "evaluate_every": 10, "patience": 40}},
         },
     },
     "gpu": {
