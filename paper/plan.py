@@ -22,8 +22,8 @@ class Plan:
     schedule: str = option("constant", "step size over time: constant, one-cycle (up, then down a cosine), staircase "
                            "(Burda et al. 2016)", choices=tuple(SCHEDULES))
     adam_eps: float = option(1e-8, "Adam's eps", type=float)
-    matmul: str = option("highest", "precision inside float32 matrix products, as torch.set_float32_matmul_precision has it:"
-                         " high is TF32 on GPUs, medium bfloat16 where the processor has units for it",
+    matmul: str = option("highest", "inside float32 matrix products, as torch.set_float32_matmul_precision has it: "
+                         "high is TF32 on GPUs, medium bfloat16 where the processor has units for it",
                          choices=("highest", "high", "medium"))
     weight_decay: float = option(0.0, "times the weights, added to their gradient", type=float)
     weight_prior: bool = option(False, "MAP: add the prior N(0, I) on all weights, as the paper does", action="store_true")
@@ -59,7 +59,7 @@ class Choice:
     layers: int = option(1, "hidden layers of the mlp on each side, 1 or 2", type=int)
     latent: int = option(2, "latent dimensions", type=int)
     fixed_logvar: float | None = option(None, "Gaussian only: this log-variance for every pixel", type=float)
-    k: int = option(5, "importance samples of --model iwae", type=int)
+    k: int | None = option(None, "importance samples of --model iwae (default: 5)", type=int)
     dtype: str = option("float32", "precision of the arithmetic", choices=("float32", "float64"))
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     out: str | None = option(None, "folder for the results (default: runs/paper-MODEL-DATA-LATENT)")

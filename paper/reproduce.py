@@ -52,13 +52,12 @@ def reproduce(name, preset, device="cpu", data_dir=None, out=None, resume=False)
         raise InputError(f"--out {out} is a file: give a folder")
     folder = Path("runs") / "reproduce" / f"{name}.{preset}"
     settings = module.PRESETS[preset]
-    unfinished = folder.exists() and any(folder.iterdir())
-    if unfinished and preset == "quick" and not resume:
+    told, begun = {"settings": settings, "device": device}, folder / "begun.json"
+    unfinished = folder.exists() and any(path.name not in ("begun.json", "seconds") for path in folder.iterdir())
+    if folder.exists() and not resume and (preset == "quick" or not unfinished):
         clear(folder)
     elif unfinished and not resume:
         raise InputError(f"{folder} holds a run that was stopped: go on with --resume, or remove that folder")
-    told = {"settings": settings, "device": device}
-    begun = folder / "begun.json"
     if begun.exists() and json.loads(begun.read_text("utf-8")) != json.loads(json.dumps(told)):
         raise InputError(f"{folder} holds a run with other settings or on another device: remove it and start anew")
     try:

@@ -94,13 +94,13 @@ def train(model, images: Images, plan: Plan, checkpoint=None, report=None) -> li
         for name, value in {"loss": loss.detach(), **terms}.items():
             totals.setdefault(name, torch.zeros_like(value)).add_(value, alpha=len(chosen) / count)
 
-    with matmul_precision(plan.matmul):
-        step = forward_backward
-        for epoch in range(len(rows) + 1, plan.epochs + 1):
-            if stopped(rows, plan):
-                break
-            start = time.perf_counter()
-            order = torch.randperm(count, generator=generator, device=device)
+    step = forward_backward
+    for epoch in range(len(rows) + 1, plan.epochs + 1):
+        if stopped(rows, plan):
+            break
+        start = time.perf_counter()
+        order = torch.randperm(count, generator=generator, device=device)
+        with matmul_precision(plan.matmul):
             if device.type == "cuda" and step is forward_backward and count >= plan.batch_size:
                 step = GraphStep(forward_backward, order[:plan.batch_size], generator)
             for value in totals.values():
@@ -110,25 +110,25 @@ def train(model, images: Images, plan: Plan, checkpoint=None, report=None) -> li
                     group["lr"] = plan.lr * SCHEDULES[plan.schedule](((epoch - 1) * steps + i) / (plan.epochs * steps))
                 step(chosen)
                 optimizer.step()
-            row = {"epoch": epoch, "train": {name: float(value) for name, value in totals.items()}}
-            row["seconds"] = time.perf_counter() - start                     # after the floats, which wait for the GPU
-            if epoch % plan.evaluate_every == 0 or epoch == plan.epochs:
-                row["test"] = evaluate(model, images.x_test, images.y_test)
-                if images.x_valid is not None:
-                    row["valid"] = evaluate(model, images.x_valid, images.y_valid)
-            for part in ("train", "valid", "test"):                          # the last step of an epoch shows in the test only
-                if part in row and not np.isfinite(row[part]["loss"]):
-                    raise InputError(f"the {part} loss is {row[part]['loss']} in epoch {epoch}: "
-                                     f"try a smaller lr than {plan.lr}")
-            rows.append(row)
-            if plan.patience and "valid" in row and row["valid"]["loss"] == min(losses(rows)):
-                best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            last = epoch == plan.epochs or stopped(rows, plan)
-            if checkpoint is not None and (last or time.perf_counter() - saved > 5):      # seconds: a save takes hundredths
-                keep(checkpoint, plan, model, optimizer, generator, rows, best)
-                saved = time.perf_counter()
-            if report is not None:
-                report(row)
+        row = {"epoch": epoch, "train": {name: float(value) for name, value in totals.items()}}
+        row["seconds"] = time.perf_counter() - start                     # after the floats, which wait for the GPU
+        if epoch % plan.evaluate_every == 0 or epoch == plan.epochs:
+            row["test"] = evaluate(model, images.x_test, images.y_test)
+            if images.x_valid is not None:
+                row["valid"] = evaluate(model, images.x_valid, images.y_valid)
+        for part in ("train", "valid", "test"):                          # the last step of an epoch shows in the test only
+            if part in row and not np.isfinite(row[part]["loss"]):
+                raise InputError(f"the {part} loss is {row[part]['loss']} in epoch {epoch}: "
+                                 f"try a smaller lr than {plan.lr}")
+        rows.append(row)
+        if plan.patience and "valid" in row and row["valid"]["loss"] == min(losses(rows)):
+            best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        last = epoch == plan.epochs or stopped(rows, plan)
+        if checkpoint is not None and (last or time.perf_counter() - saved > 5):      # seconds: a save takes hundredths
+            keep(checkpoint, plan, model, optimizer, generator, rows, best)
+            saved = time.perf_counter()
+        if report is not None:
+            report(row)
     if best is not None:
         model.load_state_dict(best)
     return rows
@@ -195,13 +195,15 @@ def main(argv=None):
     out = Path(choice.out or f"runs/paper-{choice.model}-{choice.data}-{choice.latent}")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a folder")
+    if choice.k is not None and choice.model != "iwae":
+        raise InputError(f"--k {choice.k} goes with --model iwae, not {choice.model}: leave it out")
     data = load_dataset(choice.data, choice.data_dir, choice.data_file)
     if plan.patience and data.x_valid is None:
         data = hold_out(data)
     config = VAEConfig(choice.arch, data.image_shape, choice.hidden, choice.latent, choice.likelihood, choice.layers,
                        choice.fixed_logvar)
     images = Images.of(data, choice.binarize, device, choice.dtype, choice.likelihood, plan.seed)
-    model = build(choice.model, config, images, plan.seed, **({"k": choice.k} if choice.model == "iwae" else {}))
+    model = build(choice.model, config, images, plan.seed, **({} if choice.k is None else {"k": choice.k}))
     checkpoint = out / "checkpoint.npz"
     try:
         out.mkdir(parents=True, exist_ok=True)

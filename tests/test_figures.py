@@ -28,7 +28,7 @@ def rng():
 @pytest.fixture
 def drawn(monkeypatch):
     """Every figure function returns its matplotlib figure instead of writing it."""
-    monkeypatch.setattr(figures, "_save", lambda figure, path: figure)
+    monkeypatch.setattr(figures, "save", lambda figure, path: figure)
 
 
 def assert_readable(path, folder):
@@ -99,7 +99,7 @@ def test_images_lie_on_the_page_pixel_for_pixel(tmp_path, rng, image_shape):
     picture = imread(figures.prior_samples(tmp_path / "a.png", images, image_shape))[..., :3]
     page = GRAYMAP(tile(images, image_shape, 3, PANEL // (3 * max(image_shape))))[..., :3]
     height, width = page.shape[:2]
-    bottom, left = picture.shape[0] - round(0.12 * DPI), round(0.12 * DPI)             # the margin of _save
+    bottom, left = picture.shape[0] - round(0.12 * DPI), round(0.12 * DPI)             # the margin of save
     shifts = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
     errors = [np.abs(picture[bottom - height + dy:bottom + dy, left + dx:left + dx + width] - page).max()
               for dy, dx in shifts]

@@ -14,6 +14,7 @@ import benchmark
 import pytest
 
 from common import report
+from paper import reproduce
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("README.md")
@@ -54,8 +55,8 @@ def test_the_folder_numpy_holds_nothing_that_could_shadow_numpy():
 
 
 def test_module_names_are_unique():
-    folders = ("numpy", "pytorch_lowlevel", "common", "tests")
-    names = Counter(path.stem for folder in folders for path in (ROOT / folder).glob("*.py"))
+    folders = ("numpy", "pytorch_lowlevel", "paper", "common", "tests")
+    names = Counter(path.stem for folder in folders for path in (ROOT / folder).rglob("*.py"))
     assert [name for name, count in names.items() if count > 1] == []
 
 
@@ -63,6 +64,9 @@ def test_levels_import_nothing_of_each_other():
     for path in (ROOT / "numpy").glob("*.py"):
         text = path.read_text("utf-8")
         assert not re.search(r"^\s*(import|from) (torch|pytorch_lowlevel|paper)\b", text, re.MULTILINE), path
+    for path in (ROOT / "paper").rglob("*.py"):
+        text = path.read_text("utf-8")
+        assert not re.search(r"^\s*(import|from) (pytorch_lowlevel|\w+_numpy)\b", text, re.MULTILINE), path
     for path in (ROOT / "pytorch_lowlevel").glob("*.py"):
         text = path.read_text("utf-8")
         assert not re.search(r"^\s*(import|from) (paper|\w+_numpy)\b", text, re.MULTILINE), path
@@ -90,7 +94,8 @@ def test_a_command_of_a_readme_names_what_exists(readme, words):
 
 
 @pytest.mark.parametrize("script", ["tests/benchmark.py", "tests/compare_gradients.py", "common/report.py",
-                                    "numpy/sample_numpy.py"])
+                                    "numpy/sample_numpy.py", "paper/reproduce.py", "paper/train_paper.py",
+                                    "paper/train_distributed.py"])
 def test_help_of_a_script(script):
     assert "--help" in options_of(script)
 
@@ -106,7 +111,15 @@ def test_links_of_a_readme_lead_somewhere(readme):
 @pytest.mark.parametrize("readme", report.TABLES)
 def test_the_tables_of_a_readme_are_what_the_results_say(readme):
     text = (ROOT / readme).read_text("utf-8")
-    assert report.with_tables(text, report.tables_of(readme)) == text, f"run: python common/report.py   ({readme} is behind)"
+    told = report.with_tables(text, report.tables_of(readme))
+    assert told == text, f"run: python common/report.py   ({readme} is behind)"
+
+
+@pytest.mark.parametrize("readme", reproduce.READMES)
+def test_the_reproduction_in_a_readme_is_what_the_results_say(readme):
+    text = (ROOT / readme).read_text("utf-8")
+    told = report.with_tables(text, {"reproduction": reproduce.table()})
+    assert told == text, f"run: python paper/reproduce.py report   ({readme} is behind)"
 
 
 @pytest.mark.slow
@@ -116,12 +129,14 @@ def test_the_commands_of_the_readmes_run(tmp_path):
     mnist = "VAE_DATA" in os.environ and (Path(os.environ["VAE_DATA"]) / "MNIST" / "raw").is_dir()
     ran = 0
     for readme, words in (param.values for param in commands()):
-        if words[1] == "common/report.py" or "FILE.npz" in words:
+        if words[1] == "common/report.py" or "FILE.npz" in words or words[-1] == "report":
             continue
+        if words[1] == "paper/reproduce.py" and "list" not in words and "quick" not in words:
+            continue                                                    # an hour
         if "mnist" in words and not mnist:
             continue
         extra = []
-        if words[1].startswith(("numpy/train", "pytorch_lowlevel/train")) and "--epochs" not in words:
+        if "/train_" in words[1] and ("--epochs" not in words or "mnist" in words):     # the last --epochs counts
             extra = ["--epochs", "1" if "mnist" in words else "3"]
         elif words[1] == "tests/benchmark.py":
             extra = ["--seconds", "2"]

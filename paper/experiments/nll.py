@@ -27,7 +27,7 @@ BURDA = {"matmul": "high", "batch_size": 20, "schedule": "staircase", "lr": 1e-3
 PRESETS = {
     "quick": {
         "samples": 100, "rows": 2000, "network": {"hidden": 50, "latent": 5, "layers": 2},
-        "runs": {f"digits-k{k}": {"data": "digits", "k": k, "plan": ONE_CYCLE | {"batch_size": 100, "epochs": 5, "evaluate_every": 1}}
+        "runs": {f"digits-k{k}": {"data": "digits", "k": k, "plan": ONE_CYCLE | {"batch_size": 100, "epochs": 5}}
                  for k in (1, 5)},
     },
     "cpu": {

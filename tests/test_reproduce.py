@@ -1,0 +1,181 @@
+"""reproduce.py: every name runs in its quick preset; a run that is stopped goes on; the tables say what the files say."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from common.cli import run_command
+from common.config import InputError
+from paper import reproduce
+from paper.parts import Part, run_parts
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def numbers_in(tree):
+    if isinstance(tree, dict):
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for branch in tree:
+            yield from numbers_in(branch)
+    elif isinstance(tree, (int, float)):
+        yield tree
+
+
+@pytest.mark.parametrize("name", reproduce.EXPERIMENTS)
+def test_every_name_runs_in_its_quick_preset(name, capsys):
+    assert reproduce.main([name, "--preset", "quick"]) is None
+    results = json.loads(Path(f"runs/{name}.quick.json").read_text("utf-8"))
+    assert {"name", "preset", "settings", "device", "machine", "seconds", "parts"} <= set(results)
+    assert np.isfinite(list(numbers_in(results["parts"]))).all()
+    rows = reproduce.experiment(name).rows(results)
+    said = capsys.readouterr().out
+    assert rows and all(what in said and ours in said for what, _, ours in rows)
+    picture = imread(f"runs/{name}.quick.png")
+    assert min(picture.shape[:2]) > 200 and picture.std() > 0.02                # something is drawn
+    assert not Path(f"runs/reproduce/{name}.quick").exists()                    # nothing is left behind
+    assert not list(reproduce.RESULTS.glob("*.quick.*"))
+
+
+@pytest.mark.parametrize("name", reproduce.EXPERIMENTS)
+def test_every_name_has_all_presets_and_a_first_line(name):
+    module = reproduce.experiment(name)
+    assert set(module.PRESETS) == set(reproduce.PRESETS)
+    assert module.__doc__.splitlines()[0].endswith(".")
+    for settings in module.PRESETS.values():
+        assert module.parts(settings) and json.loads(json.dumps(settings)) == settings      # JSON brings all of it back
+
+
+def fail(work):
+    raise InputError("as planned")
+
+
+def count(work, start):
+    """Writes down that it ran: a part that is done is not computed again."""
+    with open("calls", "a") as file:
+        file.write(f"{start} ")
+    work.progress(0.5)
+    return {"next": start + 1}
+
+
+def test_parts_that_are_done_are_not_computed_again():
+    first, second = Part(count, {"start": 1}), Part(count, {"start": 5})
+    with pytest.raises(InputError, match="as planned"):
+        run_parts({"first": first, "failing": Part(fail)}, Path("work"))
+    said = []
+    done = run_parts({"first": first, "second": second}, Path("work"), say=lambda shares: said.append(dict(shares)))
+    assert Path("calls").read_text() == "1 5 "
+    assert {key: part["result"]["next"] for key, part in done.items()} == {"first": 2, "second": 6}
+    assert said[0] == {"first": 1.0, "second": 0.5} and said[-1] == {"first": 1.0, "second": 1.0}
+
+
+def test_the_seconds_of_a_part_count_what_a_stopped_run_spent_on_it():
+    Path("work").mkdir()
+    Path("work/first.seconds").write_text("100")
+    done = run_parts({"first": Part(count, {"start": 1})}, Path("work"))
+    assert 100 <= done["first"]["seconds"] < 110
+    assert not Path("work/first.seconds").exists()
+
+
+@pytest.mark.parametrize(("arguments", "complaint"), [
+    (["nll", "--preset", "quick", "--out", "file"], "is a file"),
+    (["nll", "--preset", "quick", "--device", "nonsense"], "--device nonsense"),
+    (["nll", "--data-dir", "missing"], "missing"),
+])
+def test_what_cannot_be_is_one_line_and_leaves_no_results(arguments, complaint, capsys):
+    Path("file").write_text("mine")
+    assert run_command(lambda: reproduce.main(arguments)) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1 and errors[0].startswith("error: ") and complaint in errors[0]
+    assert Path("file").read_text() == "mine" and not list(Path().rglob("*.png"))
+
+
+def test_an_unknown_name_ends_with_2():
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main(["figure-9"])
+    assert stop.value.code == 2
+
+
+def test_a_stopped_run_is_neither_lost_nor_mixed_with_another(capsys):
+    folder = Path("runs/reproduce/nll.cpu")
+    folder.mkdir(parents=True)
+    settings = reproduce.experiment("nll").PRESETS["cpu"]
+    (folder / "begun.json").write_text(json.dumps({"settings": settings, "device": "cpu"}))
+    (folder / "dynamic-k1.json").write_text("{}")
+    with pytest.raises(InputError, match="go on with --resume"):
+        reproduce.reproduce("nll", "cpu")
+    (folder / "begun.json").write_text(json.dumps({"settings": settings | {"samples": 7}, "device": "cpu"}))
+    with pytest.raises(InputError, match="other settings"):
+        reproduce.reproduce("nll", "cpu", resume=True)
+    assert (folder / "dynamic-k1.json").exists()
+
+
+def made_up(nll):
+    run = {"result": {"nll": nll, "standard_error": 0.25, "active_units": 19, "images": 10_000}, "seconds": 60.0}
+    return {"name": "nll", "preset": "cpu", "settings": {"samples": 5000}, "device": "cpu", "seconds": 3599.7,
+            "machine": {"cores": 2, "processor": "a processor"}, "parts": {"dynamic-k1": run}}
+
+
+def test_the_table_and_the_list_say_what_the_files_say(monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "RESULTS", Path("results"))
+    Path("results").mkdir()
+    Path("results/nll.cpu.json").write_text(json.dumps(made_up(87.654)))
+    row, = [line for line in reproduce.table() if "nll" in line]
+    for word in ("86.76", "87.65", "59:59", "2 cores, a processor", "python paper/reproduce.py nll`", "dynamic", "5,000"):
+        assert word in row, word
+    reproduce.main(["list"])
+    said = capsys.readouterr().out
+    assert "87.65" in said and all(name in said for name in reproduce.EXPERIMENTS) and "not run yet" in said
+    Path("results/nll.cpu.json").write_text('{"cut')
+    assert run_command(lambda: reproduce.main(["list"])) == 2
+    assert "nll.cpu.json is damaged" in capsys.readouterr().err
+
+
+# ---- processes and kills -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_parts_side_by_side_give_what_they_give_one_after_the_other():
+    module = reproduce.experiment("nll")
+    parts = module.parts(module.PRESETS["quick"])
+    alone, together = (run_parts(parts, Path(f"work{workers}"), workers=workers) for workers in (1, 2))
+    for key in parts:
+        for name in ("nll", "elbo", "active_units"):
+            assert alone[key]["result"][name] == together[key]["result"][name], (key, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_stopped_goes_on_to_the_same_results(kind):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "numpy")))}
+    command = [sys.executable, str(ROOT / "paper" / "reproduce.py"), "nll", "--preset", "quick"]
+    process = subprocess.Popen([*command, "--out", "stopped"], env=environment, stderr=subprocess.PIPE, text=True)
+    first, deadline = Path("runs/reproduce/nll.quick/digits-k1.json"), time.monotonic() + 120
+    while not first.exists():
+        assert process.poll() is None and time.monotonic() < deadline, "it ended, or never came to its second part"
+        time.sleep(0.002)
+    process.send_signal(kind)
+    _, errors = process.communicate(timeout=60)
+    assert not Path("stopped/nll.quick.json").exists()
+    if kind == signal.SIGINT:
+        assert process.returncode == 130 and "--resume goes on" in errors and "Traceback" not in errors
+    written = first.stat().st_mtime_ns
+    for out, more in (("stopped", ["--resume"]), ("whole", [])):
+        done = subprocess.run([*command, "--out", out, *more], env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+    stopped, whole = (json.loads(Path(f"{out}/nll.quick.json").read_text()) for out in ("stopped", "whole"))
+    assert written and all(stopped["parts"][key]["result"]["nll"] == part["result"]["nll"]
+                           for key, part in whole["parts"].items())
