@@ -65,6 +65,7 @@ def process_group(device):
     dist.init_process_group(backend, **alone)
     try:
         yield
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 

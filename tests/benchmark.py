@@ -1,8 +1,9 @@
-"""Speed of one training step: levels 1 and 2 beside plain PyTorch and beside the ceiling, in turn, in one run.
+"""Speed: the three levels beside plain PyTorch and beside the ceiling, in turn, in one run.
 
-    python tests/benchmark.py                       # both architectures, a minute and a half
+    python tests/benchmark.py                       # single steps of both architectures, a minute and a half
     python tests/benchmark.py --arch mlp --seconds 10
-    python tests/benchmark.py --write results/benchmark.json
+    python tests/benchmark.py --only loop           # one loop with its data beside the well-known example
+    python tests/benchmark.py --all --write results/benchmark.json      # with trainings and log p(x): ten minutes
 
 A step is what a training loop does with a minibatch that is there already: forward, backward, Adam. All contestants take
 the same images, noise and weights in float32 on all cores, and take turns, so that what else the machine does meets all
@@ -10,6 +11,7 @@ of them alike. The figures are medians of images per second; only ratios mean mu
 
     level 1           loss_and_grads and adam_step of numpy/
     level 2           loss_and_grads and adam_step of pytorch_lowlevel/
+    level 3           the VAE of paper/ with its trainer's Adam
     torch eager       the same model as most people write it: nn.Module, sigmoid, binary_cross_entropy, torch.optim.Adam
     torch best        the same with logits and Adam(fused=True), where PyTorch has it (2.4 and later)
     matrix products   only the products of level 1's step, forward and backward, in NumPy: the ceiling
@@ -22,6 +24,7 @@ import sys
 import time
 from pathlib import Path
 
+import benchmark_training
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -32,6 +35,9 @@ from common.checkpoints import write_text
 from common.cli import run_command
 from common.config import ARCHITECTURES, InputError, VAEConfig, init_params, parameter_shapes
 from common.run import keep_freed_memory, machine
+from paper.plan import Plan
+from paper.train_paper import make_optimizer
+from paper.vae_paper import VAE
 from pytorch_lowlevel import train_lowlevel, vae_lowlevel
 
 BATCH, TURN = 128, 1.0           # images a step; seconds a turn
@@ -57,7 +63,19 @@ def level_2(config, params, x, eps):
     return step
 
 
-class PlainVAE(torch.nn.Module):
+def level_3(config, params, x, eps):
+    model = VAE(config, params)
+    optimizer = make_optimizer(model, Plan())
+    x, eps = torch.tensor(x), torch.tensor(eps)
+
+    def step():
+        optimizer.zero_grad()
+        model.loss(x, eps)[0].backward()
+        optimizer.step()
+    return step
+
+
+class EagerVAE(torch.nn.Module):
     """The VAE of a hundred tutorials, with the same layers as level 2."""
 
     def __init__(self, config):
@@ -85,7 +103,7 @@ class PlainVAE(torch.nn.Module):
 
 
 def torch_step(config, x, eps, logits, fused):
-    model = PlainVAE(config)
+    model = EagerVAE(config)
     if sorted(tuple(p.shape) for p in model.parameters()) != sorted(parameter_shapes(config).values()):
         raise AssertionError("the plain PyTorch model has other layers than level 2: the comparison would be unfair")
     try:
@@ -139,6 +157,7 @@ def contestants(config):
     return {
         "level 1 (NumPy by hand)": level_1(config, params, x, eps),
         "level 2 (low-level torch)": level_2(config, params, x, eps),
+        "level 3 (nn.Module)": level_3(config, params, x, eps),
         "torch eager": torch_step(config, x, eps, logits=False, fused=False),
         "torch best": torch_step(config, x, eps, logits=True, fused=True),
         "matrix products alone": matrix_products(config, params, x, eps),
@@ -165,11 +184,63 @@ def measure(steps, seconds):
     return {name: BATCH / float(np.median(spent)) for name, spent in times.items()}
 
 
+def measure_steps(options, results):
+    results["images_per_second"] = {}
+    for arch in options.arch or ARCHITECTURES:
+        config = CONFIGS[arch]
+        speed = measure(contestants(config), options.seconds)
+        results["images_per_second"][arch] = speed
+        layers = f"{config.pixels}-{config.hidden}-{config.latent}" if arch == "mlp" else "28x28x1, 20 latents"
+        print(f"\n{arch + ' ' + layers:<28}{'images/s':>10}   x torch eager   x ceiling")
+        for name, value in speed.items():
+            print(f"{name:<28}{value:10,.0f}   {value / speed['torch eager']:13.2f}   "
+                  f"{value / speed['matrix products alone']:9.2f}")
+
+
+def measure_loop(options, results):
+    speed = results["loop"] = measure(benchmark_training.loops(options.dataset, BATCH), options.seconds)
+    print(f"\n{'784-400-20, data and all':<28}{'images/s':>10}   x example")
+    for name, value in speed.items():
+        print(f"{name:<28}{value:10,.0f}   {value / speed['the well-known example']:9.2f}")
+
+
+def measure_bound(options, results):
+    full = options.dataset.name == "mnist" and not options.quick
+    config = VAEConfig("mlp", options.dataset.image_shape, hidden=500, latent=20)
+    plan = Plan(epochs=options.epochs if full else 2, batch_size=128, lr=4e-3, schedule="one-cycle")
+    results["bound"] = benchmark_training.time_to(-100.0, options.dataset, plan, config, most=40 if full else 2)
+    print(f"\n{'to a test ELBO of -100':<28}{'epochs':>10}   seconds   test ELBO")
+    for name, told in results["bound"].items():
+        print(f"{name:<28}{told['epochs']:10d}   {told['seconds']:7.1f}   {told['elbo']:9.2f}"
+              + "   (not reached)" * (not told["reached"]))
+
+
+def measure_log_p(options, results):
+    full = not options.quick
+    config = VAEConfig("mlp", options.dataset.image_shape, hidden=200, latent=50, layers=2)
+    samples, count = (5000, 60) if full else (500, 5)
+    told = benchmark_training.log_p_race(options.dataset, config, samples, count, 1000, epochs=3 if full else 1)
+    results["log_p"] = told | {"samples": samples, "images": count}
+    print(f"\n{f'log p(x), K = {samples}':<28}{'ms/image':>10}   x one block")
+    for name, each in told.items():
+        print(f"{name:<28}{each['seconds'] * 1e3:10.1f}   {each['seconds'] / told['one block']['seconds']:11.2f}")
+
+
+MEASURES = {"steps": measure_steps, "loop": measure_loop, "bound": measure_bound, "log-p": measure_log_p}
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
     parser.add_argument("--arch", choices=ARCHITECTURES, action="append", help="one architecture (default: both)")
-    parser.add_argument("--seconds", type=float, default=40, help="time for each architecture (default: %(default)s)")
+    parser.add_argument("--only", choices=tuple(MEASURES), action="append",
+                        help="one measurement: single steps (default), a loop with its data beside the well-known example, "
+                             "the time to a test ELBO of -100, log p(x)")
+    parser.add_argument("--all", action="store_true", help="all measurements")
+    parser.add_argument("--epochs", type=int, default=11, help="of our run to the bound (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=40,
+                        help="time for each table of images per second (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="everything shortened to seconds: a look, no measurement")
     parser.add_argument("--write", metavar="FILE", help="keep the figures in a JSON file")
     options = parser.parse_args(argv)
     if not options.seconds > 0:
@@ -183,17 +254,14 @@ def main(argv=None):
               "unset it", file=sys.stderr)
     print(f"{told['processor']}, {told['cores']} cores, NumPy {told['numpy']}, torch {told['torch']}, batch {BATCH}, "
           "float32")
-    results = {"machine": told, "batch": BATCH, "seconds": 0.0, "images_per_second": {}}
-    start = time.perf_counter()
-    for arch in options.arch or ARCHITECTURES:
-        config = CONFIGS[arch]
-        speed = measure(contestants(config), options.seconds)
-        results["images_per_second"][arch] = speed
-        layers = f"{config.pixels}-{config.hidden}-{config.latent}" if arch == "mlp" else "28x28x1, 20 latents"
-        print(f"\n{arch + ' ' + layers:<28}{'images/s':>10}   x torch eager   x ceiling")
-        for name, value in speed.items():
-            print(f"{name:<28}{value:10,.0f}   {value / speed['torch eager']:13.2f}   "
-                  f"{value / speed['matrix products alone']:9.2f}")
+    results, start = {"machine": told, "batch": BATCH}, time.perf_counter()
+    chosen = list(MEASURES) if options.all else options.only or ["steps"]
+    options.seconds = 1.0 if options.quick else options.seconds
+    if chosen != ["steps"]:
+        options.dataset = benchmark_training.mnist_or_digits()
+        print(f"images: {options.dataset.name}")
+    for name in chosen:
+        MEASURES[name](options, results)
     results["seconds"] = time.perf_counter() - start
     if options.write:
         write_text(options.write, json.dumps(results, indent=2) + "\n")

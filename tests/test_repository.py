@@ -11,9 +11,11 @@ from collections import Counter
 from pathlib import Path
 
 import benchmark
+import benchmark_training
 import pytest
 
 from common import report
+from common.data import load_dataset
 from paper import reproduce
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,7 +141,7 @@ def test_the_commands_of_the_readmes_run(tmp_path):
         if "/train_" in words[1] and ("--epochs" not in words or "mnist" in words):     # the last --epochs counts
             extra = ["--epochs", "1" if "mnist" in words else "3"]
         elif words[1] == "tests/benchmark.py":
-            extra = ["--seconds", "2"]
+            extra = ["--quick"]
         done = run([sys.executable, ROOT / words[1], *words[2:], *extra], tmp_path)
         expected = 1 if "--plant" in words else 0
         assert done.returncode == expected, f"{readme}: {shlex.join(words)}\n{done.stdout[-500:]}{done.stderr[-1500:]}"
@@ -154,9 +156,19 @@ def test_the_benchmark_prints_every_contestant(arch, tmp_path, capsys, monkeypat
     benchmark.main(["--arch", arch, "--seconds", "0.1", "--write", str(tmp_path / "speed.json")])
     speed = json.loads((tmp_path / "speed.json").read_text())["images_per_second"][arch]
     lines = capsys.readouterr().out.splitlines()
-    assert len(speed) == 5 and all(rate > 0 for rate in speed.values())
+    assert len(speed) == 6 and all(rate > 0 for rate in speed.values())
     for name, rate in speed.items():
         assert any(line.startswith(name) and f"{rate:,.0f}" in line for line in lines), name
+
+
+def test_the_benchmark_of_trainings_and_log_p_writes_what_its_table_needs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "TURN", 0.01)
+    monkeypatch.setattr(benchmark_training, "mnist_or_digits", lambda: load_dataset("digits"))
+    benchmark.main(["--quick", "--arch", "mlp", "--all", "--write", str(tmp_path / "speed.json")])
+    monkeypatch.setattr(report, "BENCHMARK", tmp_path / "speed.json")
+    table = "\n".join(report.benchmark_table())
+    for word in ("level 3 (nn.Module)", "the well-known example", "test ELBO of −100", "log p(x)"):
+        assert word in table, word
 
 
 def test_a_readme_without_a_place_for_its_table_is_named():
