@@ -192,7 +192,7 @@ def rows(results):
         furthest = max(abs(standard_errors(each, estimator)) for of_f in gradients.values() for each in of_f.values()
                        for estimator in ESTIMATORS)
         distances.append(f"{name} {furthest:.1f}")
-    found.append(("Furthest mean from its exact gradient, in standard errors", "0", ", ".join(distances)))
+    found.append(("Furthest mean from its exact gradient, in standard errors", "", ", ".join(distances)))
     return found
 
 
