@@ -5,8 +5,8 @@
     python paper/train_distributed.py                                             # one process, no torchrun
 
 Each process, called a rank, holds the whole model and the whole data set and takes every N-th image of a minibatch. What
-N processes compute is what one computes, digit for digit but the order of additions: train_paper.py prints the same lines.
-Writes params.npz, which every level loads.
+N processes compute is what one computes, digit for digit but for the order of additions: train_paper.py prints the same
+lines. Writes params.npz, which every level loads.
 """
 
 import os
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # noqa: F401    before there is a group: see process_group
 from torch.nn.parallel import DistributedDataParallel
 
 from common.cli import option, parse_options, run_command
@@ -27,7 +28,7 @@ from common.data import BINARIZE, DATASETS, load_dataset
 from common.devices import find_device
 from paper.images import Images
 from paper.plan import SCHEDULES, Plan
-from paper.train_paper import build, epoch_line, evaluate, make_optimizer
+from paper.train_paper import build, epoch_line, evaluate, make_optimizer, small_set_defaults
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Shared:
     likelihood: str = option("bernoulli", "p(x|z): Bernoulli or Gaussian pixels", choices=LIKELIHOODS)
     hidden: int = option(500, "units of the mlp's hidden layer", type=int)
     latent: int = option(2, "latent dimensions", type=int)
-    epochs: int = option(20, "passes over the training images", type=int)
+    epochs: int = option(20, "passes over the training images; digits and frey: 200", type=int)
     batch_size: int = option(100, "images per step, all processes together", type=int)
-    lr: float = option(1e-3, "Adam's step size; with a schedule, its largest", type=float)
+    lr: float = option(1e-3, "Adam's step size; with a schedule, its largest; digits: 0.01", type=float)
     schedule: str = option("constant", "step size over time: constant, one-cycle, staircase", choices=tuple(SCHEDULES))
     seed: int = option(0, "seed of weights, shuffling, binarization and noise", type=int)
     dtype: str = option("float32", "precision of the arithmetic", choices=("float32", "float64"))
@@ -59,13 +60,15 @@ def process_group(device):
     """The processes that torchrun started find each other, and part again however the block ends.
 
     gloo carries tensors between CPUs, NCCL between GPUs. Without torchrun there is a group of one, which needs no network.
+    The functions of torch.distributed.nn have the group of the moment of their import as a default, and PyTorch imports
+    them late, with the first optimizer: then they would keep the group alive after destroy_process_group, and its threads
+    would now and then crash the interpreter at its end. Imported at the top, they find no group to keep.
     """
     backend = "nccl" if device.type == "cuda" else "gloo"
     alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     dist.init_process_group(backend, **alone)
     try:
         yield
-        dist.barrier()
     finally:
         dist.destroy_process_group()
 
@@ -74,8 +77,8 @@ def train(model, images: Images, plan: Plan, report=None) -> list[dict]:
     """The loop of train_paper.train, shared by all processes of the group; each calls it with the same arguments.
 
     model, images   a VAE and its data, on the device of this process; the model is trained in place, on every rank alike
-    report          called on rank 0 with each epoch's row: {"epoch", "seconds", "train", "test"}, terms in nats per image
-    Returns the rows; "test" is on rank 0 only. Raises InputError where the loss is no longer finite.
+    report          called on rank 0 with each epoch's row: {"epoch", "seconds", "train", "valid", "test"}, nats per image
+    Returns the rows; "valid" and "test" are on rank 0 only. Raises InputError where the loss is no longer finite.
     """
     rank, world, rows = dist.get_rank(), dist.get_world_size(), []
     (count, _), device, names = images.x_train.shape, images.x_train.device, ("loss", "elbo", "log_likelihood", "kl")
@@ -93,9 +96,9 @@ def train(model, images: Images, plan: Plan, report=None) -> list[dict]:
             x, _ = images.minibatch(chosen, generator)                                               # (B, D)
             eps = torch.randn(len(x), model.config.latent, generator=generator, device=device, dtype=x.dtype)   # (B, J)
             share = slice(rank, None, world)                # every N-th row, from this rank's number on
-            mine = len(x[share])                            # 0 where a last minibatch has fewer images than processes:
-            if mine == 0:                                   # the others wait for this rank's gradient, so it takes part
-                share = slice(1)                            # with any image, which counts nothing
+            mine = len(x[share])
+            if mine == 0:                                   # a last minibatch of fewer images than processes: the others
+                share = slice(1)                            # wait for this rank, which sends a gradient of weight 0
             loss, terms = parallel(x[share], eps[share])
             # backward() leaves in every rank's .grad the average over the ranks, (1/N) sum_r grad_r: gradients travel while
             # earlier layers are still at work. loss is the mean over `mine` images; weighted by its part of the minibatch,
@@ -114,6 +117,8 @@ def train(model, images: Images, plan: Plan, report=None) -> list[dict]:
             raise InputError(f"the loss is {row['train']['loss']} in epoch {epoch}: try a smaller lr than {plan.lr}")
         if rank == 0:                                       # the others go on, and wait for it at their next backward()
             row["test"] = evaluate(model, images.x_test)
+            if images.x_valid is not None:
+                row["valid"] = evaluate(model, images.x_valid)
             if report is not None:
                 report(row)
         rows.append(row)
@@ -121,7 +126,7 @@ def train(model, images: Images, plan: Plan, report=None) -> list[dict]:
 
 
 def main(argv=None):
-    choice, = parse_options(__doc__, argv, Shared)
+    choice, = parse_options(__doc__, argv, Shared, defaults=small_set_defaults)
     plan = Plan(**{name: getattr(choice, name) for name in ("epochs", "batch_size", "lr", "schedule", "seed")})
     number = int(os.environ.get("LOCAL_RANK", 0))           # of this process on its machine, given by torchrun
     device = find_device("cpu" if choice.device == "cpu" else f"cuda:{number}", choice.dtype)

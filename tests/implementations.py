@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import losses_numpy
 import networks_numpy
@@ -16,7 +16,8 @@ import torch
 import train_numpy
 import vae_numpy
 
-from common.config import InputError
+from common.config import InputError, VAEConfig
+from paper import train_paper, vae_paper
 from pytorch_lowlevel import networks_lowlevel, train_lowlevel, vae_lowlevel
 
 CONTRACT = ("encode", "reparameterize", "decode", "bernoulli_log_likelihood", "gaussian_log_likelihood", "kl_divergence",
@@ -32,7 +33,7 @@ class Implementation:
     """The contract's functions of one level or one module; `backend` is "numpy" or "torch"."""
 
     name: str
-    modules: tuple[ModuleType, ...]
+    modules: tuple[ModuleType | type, ...]
     backend: str = "numpy"
 
     def __call__(self, function: str, *arguments, **settings):
@@ -66,9 +67,87 @@ class Implementation:
         return tree.numpy()
 
 
+class Given(vae_paper.VAE):
+    """Level 3 with a decoder that gives what it is told: z is (logits,) or (mean, logvar)."""
+
+    def decode(self, z):
+        return z
+
+
+class Paper:
+    """The contract's functions on the objects of level 3: a VAE, its methods, and the trainer's optimizers."""
+
+    kl_divergence = staticmethod(vae_paper.kl_divergence)
+
+    @staticmethod
+    def model(params, config) -> vae_paper.VAE:
+        return vae_paper.VAE(config, {name: tensor.numpy() for name, tensor in params.items()})
+
+    @staticmethod
+    def encode(params, x, config):
+        with torch.no_grad():
+            return Paper.model(params, config).encode(x)
+
+    @staticmethod
+    def decode(params, z, config):
+        with torch.no_grad():
+            return Paper.model(params, config).decode(z)
+
+    @staticmethod
+    def reparameterize(mu, logvar, eps):
+        return Given(VAEConfig()).reparameterize(mu, logvar, eps)
+
+    @staticmethod
+    def bernoulli_log_likelihood(logits, x):
+        return Given(VAEConfig()).log_likelihood(x, logits)
+
+    @staticmethod
+    def gaussian_log_likelihood(x, mean, logvar):
+        return Given(VAEConfig(likelihood="gaussian")).log_likelihood(x, (mean, logvar))
+
+    @staticmethod
+    def elbo_terms(params, x, eps, config):
+        with torch.no_grad():
+            return Paper.model(params, config).elbo_terms(x, eps)
+
+    @staticmethod
+    def loss_and_grads(params, x, eps, config, beta=1.0, free_bits=0.0):
+        model = Paper.model(params, config)
+        loss, terms = model.loss(x, eps, beta, free_bits)
+        loss.backward()
+        return loss.detach(), terms, {name: weight.grad for name, weight in model.named_parameters()}
+
+    @staticmethod
+    def step(rule, params, grads, state, lr):
+        """One step of an optimizer as the trainer makes it; it stays in `state`."""
+        if "optimizer" not in state:
+            stand_in = SimpleNamespace(parameters=params.values)
+            state["optimizer"] = (torch.optim.SGD(params.values(), lr) if rule == "sgd" else
+                                  train_paper.make_optimizer(stand_in, train_paper.Plan(optimizer=rule, lr=lr)))
+        for group in state["optimizer"].param_groups:
+            group["lr"] = lr
+        for name, tensor in params.items():
+            tensor.grad = grads[name]
+        state["optimizer"].step()
+        state["optimizer"].zero_grad()
+
+    @staticmethod
+    def sgd_step(params, grads, state, lr):
+        Paper.step("sgd", params, grads, state, lr)
+
+    @staticmethod
+    def adagrad_step(params, grads, state, lr):
+        Paper.step("adagrad", params, grads, state, lr)
+
+    @staticmethod
+    def adam_step(params, grads, state, lr):
+        Paper.step("adam", params, grads, state, lr)
+
+
 LEVELS = {
     "numpy": Implementation("numpy", (vae_numpy, losses_numpy, networks_numpy, train_numpy)),
     "lowlevel": Implementation("lowlevel", (vae_lowlevel, networks_lowlevel, train_lowlevel), "torch"),
+    "paper": Implementation("paper", (Paper,), "torch"),
 }
 
 
