@@ -19,6 +19,7 @@ import http.client
 import io
 import os
 import socket
+import sys
 import tempfile
 import zipfile
 import zlib
@@ -148,6 +149,15 @@ def binarize(x, how, rng, dtype=np.float32) -> np.ndarray:
 def default_binarize(data: Dataset, likelihood: str) -> str:
     """dynamic for gray pixels under a Bernoulli likelihood; none under a Gaussian or where pixels are binary already."""
     return "dynamic" if likelihood == "bernoulli" and not data.binary else "none"
+
+
+def choose_binarize(data: Dataset, how: str | None, likelihood: str) -> str:
+    """`how`, or the default where it is None or the pixels are binary already; warns of gray pixels that are no draws."""
+    how = how if how and not data.binary else default_binarize(data, likelihood)
+    if how == "none" and likelihood == "bernoulli" and not data.binary:
+        print("warning: gray pixels under a Bernoulli likelihood are not drawn from it: the bound is no longer that of a "
+              "distribution over images; --binarize dynamic makes it one", file=sys.stderr)
+    return how
 
 
 def eval_images(data: Dataset, how, dtype=np.float32) -> np.ndarray:

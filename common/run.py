@@ -30,7 +30,7 @@ from tqdm import tqdm
 from common.checkpoints import check_params, load_checkpoint, load_params, save_checkpoint, save_params, write_text
 from common.cli import Options
 from common.config import InputError, VAEConfig, check_one_layer, init_params, set_output_bias, side_by_side
-from common.data import EVAL_SEED, binarize, default_binarize, eval_images, load_dataset, pixels
+from common.data import EVAL_SEED, binarize, choose_binarize, eval_images, load_dataset, pixels
 
 FILMSTRIP_EPOCHS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 EPOCHS, LR = 20, 1e-3                           # where neither the user nor the next two lines say otherwise
@@ -77,13 +77,7 @@ class Run:
             raise InputError(f"{source} is for images of {side_by_side(self.config.image_shape)}, but those of "
                              f"{self.data.name} are {side_by_side(self.data.image_shape)}: choose another --data")
 
-        how = default_binarize(self.data, self.config.likelihood)
-        if options.binarize and not self.data.binary:
-            how = options.binarize
-        if how == "none" and self.config.likelihood == "bernoulli" and not self.data.binary:
-            print("warning: gray pixels under a Bernoulli likelihood are not drawn from it: the bound is no longer that of "
-                  "a distribution over images; --binarize dynamic makes it one", file=sys.stderr)
-
+        how = choose_binarize(self.data, options.binarize, self.config.likelihood)
         epochs, lr = SMALL_SET_EPOCHS.get(options.data, EPOCHS), SMALL_SET_LR.get(options.data, LR)
         self.options = replace(options, binarize=how, epochs=options.epochs or epochs, lr=options.lr or lr)
 

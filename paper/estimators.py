@@ -106,6 +106,8 @@ def log_joint_on_grid(model: VAE, x, points: int = 400, limit: float = 8.0):
     x (B, D) -> (B, points^J), and the grid (points^J, J), its last latent running fastest.
     """
     check_images(model, x)
+    if points < 2:
+        raise InputError(f"points is {points}: give at least 2 a side, and enough to resolve the posterior")
     latent = model.config.latent
     if latent > 2:
         raise InputError(f"quadrature over {latent} latents needs {points}^{latent} points: it is for 1 or 2, use "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from common.data import EVAL_SEED, Dataset, binarize, default_binarize, eval_images
+from common.data import EVAL_SEED, Dataset, binarize, choose_binarize, eval_images
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Images:
     @classmethod
     def of(cls, data: Dataset, how: str | None = None, device="cpu", dtype="float32", likelihood="bernoulli", seed=0):
         """how: one of BINARIZE (default: that of the likelihood); seed: of a static binarization."""
-        how = how if how and not data.binary else default_binarize(data, likelihood)
+        how = choose_binarize(data, how, likelihood)
         static = "none" if how == "dynamic" else how
         rng = np.random.default_rng((EVAL_SEED, 1))
         arrays = {

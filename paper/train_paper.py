@@ -189,6 +189,18 @@ def small_set_defaults(given) -> dict:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def check_same_choice(metrics: Path, choice: Choice):
+    """Raises InputError where the run to go on with was one on other data or with another model."""
+    try:
+        before = json.loads(metrics.read_text("utf-8"))["choice"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{metrics} does not say what its run was ({error}): start anew in another folder") from error
+    for name, value in asdict(choice).items():
+        if name not in ("data_dir", "device", "out", "resume") and before.get(name) != value:
+            raise InputError(f"{metrics} is of a run with {name} {before.get(name)}, not {value}: leave that as it was, or "
+                             "start anew in another folder")
+
+
 def main(argv=None):
     choice, plan = parse_options(__doc__, argv, Choice, Plan, defaults=small_set_defaults)
     device = find_device(choice.device, choice.dtype)
@@ -204,16 +216,22 @@ def main(argv=None):
                        choice.fixed_logvar)
     images = Images.of(data, choice.binarize, device, choice.dtype, choice.likelihood, plan.seed)
     model = build(choice.model, config, images, plan.seed, **({} if choice.k is None else {"k": choice.k}))
-    checkpoint = out / "checkpoint.npz"
+    checkpoint, metrics = out / "checkpoint.npz", out / "metrics.json"
+    told = {"choice": asdict(choice), "plan": asdict(plan), "machine": machine()}
+    if choice.resume and checkpoint.exists():
+        check_same_choice(metrics, choice)
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not choice.resume:
             checkpoint.unlink(missing_ok=True)
+        write_text(metrics, json.dumps(told | {"rows": []}, indent=1) + "\n")
         rows = train(model, images, plan, checkpoint, lambda row: print(epoch_line(row, plan.epochs), flush=True))
         model.save(out / "params.npz")
-        told = {"choice": asdict(choice), "plan": asdict(plan), "machine": machine(), "rows": rows}
-        write_text(out / "metrics.json", json.dumps(told, indent=1) + "\n")
+        write_text(metrics, json.dumps(told | {"rows": rows}, indent=1) + "\n")
         draw_pictures(out, model, images, data.y_test)
+    except KeyboardInterrupt:
+        print(f"\nstopped: the same command with --resume goes on from {checkpoint}", file=sys.stderr)
+        raise
     except OSError as error:
         raise InputError(f"cannot write into --out {out} ({error.strerror or error}): make room, or give another folder"
                          ) from error

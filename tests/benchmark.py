@@ -199,7 +199,8 @@ def measure_steps(options, results):
 
 def measure_loop(options, results):
     speed = results["loop"] = measure(benchmark_training.loops(options.dataset, BATCH), options.seconds)
-    print(f"\n{'784-400-20, data and all':<28}{'images/s':>10}   x example")
+    layers = f"{options.dataset.x_train.shape[1]}-400-20"
+    print(f"\n{layers + ', data and all':<28}{'images/s':>10}   x example")
     for name, value in speed.items():
         print(f"{name:<28}{value:10,.0f}   {value / speed['the well-known example']:9.2f}")
 
@@ -229,6 +230,17 @@ def measure_log_p(options, results):
 MEASURES = {"steps": measure_steps, "loop": measure_loop, "bound": measure_bound, "log-p": measure_log_p}
 
 
+def earlier(path) -> dict:
+    """What the file holds of earlier measurements; those of this run replace or join them."""
+    try:
+        told = json.loads(Path(path).read_text("utf-8")) if Path(path).exists() else {}
+        if not isinstance(told, dict):
+            raise ValueError("it holds no figures by name")
+        return told
+    except (OSError, ValueError) as error:
+        raise InputError(f"--write {path} is no file of this program ({error}): give another") from error
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
@@ -241,7 +253,7 @@ def main(argv=None):
     parser.add_argument("--seconds", type=float, default=40,
                         help="time for each table of images per second (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="everything shortened to seconds: a look, no measurement")
-    parser.add_argument("--write", metavar="FILE", help="keep the figures in a JSON file")
+    parser.add_argument("--write", metavar="FILE", help="keep the figures in a JSON file, beside those it holds")
     options = parser.parse_args(argv)
     if not options.seconds > 0:
         raise InputError(f"--seconds is {options.seconds}: give a positive number")
@@ -254,15 +266,20 @@ def main(argv=None):
               "unset it", file=sys.stderr)
     print(f"{told['processor']}, {told['cores']} cores, NumPy {told['numpy']}, torch {told['torch']}, batch {BATCH}, "
           "float32")
-    results, start = {"machine": told, "batch": BATCH}, time.perf_counter()
+    results = earlier(options.write) if options.write else {}
     chosen = list(MEASURES) if options.all else options.only or ["steps"]
     options.seconds = 1.0 if options.quick else options.seconds
     if chosen != ["steps"]:
         options.dataset = benchmark_training.mnist_or_digits()
         print(f"images: {options.dataset.name}")
     for name in chosen:
+        start = time.perf_counter()
         MEASURES[name](options, results)
-    results["seconds"] = time.perf_counter() - start
+        about = {"machine": told, "batch": BATCH, "seconds": time.perf_counter() - start}
+        if name == "steps":
+            results |= about
+        else:
+            results[name.replace("-", "_")] |= about | {"data": options.dataset.name, "quick": options.quick}
     if options.write:
         write_text(options.write, json.dumps(results, indent=2) + "\n")
         print(f"\nwritten: {options.write}")

@@ -171,6 +171,24 @@ def test_the_benchmark_of_trainings_and_log_p_writes_what_its_table_needs(tmp_pa
         assert word in table, word
 
 
+def test_a_later_measurement_joins_the_earlier_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "TURN", 0.01)
+    monkeypatch.setattr(benchmark_training, "mnist_or_digits", lambda: load_dataset("digits"))
+    file = tmp_path / "speed.json"
+    file.write_text(report.BENCHMARK.read_text())
+    before = json.loads(file.read_text())
+    benchmark.main(["--quick", "--only", "loop", "--write", str(file)])
+    after = json.loads(file.read_text())
+    assert after | {"loop": None} == before | {"loop": None}
+    assert after["loop"]["level 3"] > 0 and after["loop"]["machine"]["cores"] > 0 and after["loop"]["data"] == "digits"
+
+
+def test_a_file_that_holds_something_else_is_not_overwritten(tmp_path):
+    (tmp_path / "notes.txt").write_text("not JSON")
+    with pytest.raises(ValueError, match="notes.txt is no file of this program"):
+        benchmark.main(["--quick", "--write", str(tmp_path / "notes.txt")])
+
+
 def test_a_readme_without_a_place_for_its_table_is_named():
     with pytest.raises(ValueError, match="the place of the table levels"):
         report.with_tables("no table here", {"levels": []})

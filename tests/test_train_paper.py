@@ -714,8 +714,18 @@ def test_help_lists_every_option_with_a_text():
     assert outcome.code == 0 and outcome.err == ""
     for group in (Choice, Plan):
         for item in fields(group):
-            flag = "--" + item.name.replace("_", "-")
-            assert re.search(rf"^  {flag}\b.*\n?.*[a-z]{{3}}", outcome.out, re.MULTILINE), f"--help does not explain {flag}"
+            flag, text = "--" + item.name.replace("_", "-"), item.metadata["help"]
+            assert re.search(rf"^  {flag}\b", outcome.out, re.MULTILINE), f"--help does not list {flag}"
+            # without blanks, since argparse also breaks lines at hyphens
+            assert text and "".join(text.split()) in "".join(outcome.out.split()), f"--help does not explain {flag}"
+
+
+def test_small_data_sets_have_defaults_of_their_own_which_the_user_overrides(tmp_path, tiny_run, monkeypatch):
+    plans = []
+    monkeypatch.setattr(train_paper, "train", lambda model, images, plan, *rest: plans.append(plan) or [])
+    for options in ("", "--epochs 3 --lr 0.5", "--epochs 3", f"--data npz --data-file {tiny_run[1]}"):
+        good(options, "--hidden 4 --out", tmp_path)
+    assert [(plan.epochs, plan.lr) for plan in plans] == [(200, 0.01), (3, 0.5), (3, 0.01), (20, 0.001)]
 
 
 OPTIONS = ["--seed 1", "--batch-size 19", "--epochs 4", "--hidden 8", "--latent 2", "--layers 2", "--arch conv",
