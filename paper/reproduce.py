@@ -34,7 +34,7 @@ EXPERIMENTS = {                                         # name -> its module in 
     "ae-vs-vae": "autoencoder_and_vae",
 }
 PRESETS = ("quick", "cpu", "gpu")
-READMES = ("README.md", "paper/README.md")
+READMES = {"README.md": True, "paper/README.md": False}                # whether it shows only what a paper gives too
 
 
 def experiment(name):
@@ -163,20 +163,22 @@ def all_results():
                     raise InputError(f"{path} is damaged ({error}): take it back from git") from error
 
 
-def table() -> list[str]:
-    """The table "paper | ours | command | time on" as Markdown."""
+def table(papers_only: bool) -> list[str]:
+    """The table "paper | ours | command | time on" as Markdown; papers_only: without rows that no paper speaks of."""
     lines = ["| what | paper | ours | command | time on |", "|---|--:|--:|---|---|"]
     for name, results in all_results():
         time_on = f"{clock_time(results['seconds'])} on {where(results)}"
         for what, paper, ours in experiment(name).rows(results):
+            if papers_only and not paper:
+                continue
             lines.append(f"| {what} | {paper} | **{ours}** | `{command(results)}` | {time_on} |")
     return lines + ["", "Time in minutes:seconds, for all rows of a command together."]
 
 
 def report():
-    for readme in READMES:
+    for readme, papers_only in READMES.items():
         path = ROOT / readme
-        write_text(path, with_tables(path.read_text("utf-8"), {"reproduction": table()}))
+        write_text(path, with_tables(path.read_text("utf-8"), {"reproduction": table(papers_only)}))
         print(f"written: {readme}")
 
 

@@ -99,7 +99,7 @@ def draw(path, results):
 
 def name_of(key) -> str:
     how, k = key.split("-k")
-    return f"{'VAE' if k == '1' else f'IWAE, k = {k}'}, {how}"
+    return f"{'VAE' if k == '1' else f'IWAE, k = {k}'}, {how}" + " MNIST" * (how in ("dynamic", "static"))
 
 
 def rows(results):
