@@ -69,7 +69,7 @@ def importance_weighted_bound(log_w):
 
 
 @torch.no_grad()
-def log_p_by_importance_sampling(model: VAE, x, samples: int, generator=None, rows: int = 500):
+def log_p_by_importance_sampling(model: VAE, x, samples: int, generator=None, rows: int = 1000):
     """log p(x) estimated by L_k with k = `samples` draws from q(z|x): low by half the weights' relative variance over k.
 
     x (B, D) -> (B,). The draws come in blocks of at most `rows` decoded images, whose logits stay in the processor's

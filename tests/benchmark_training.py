@@ -18,7 +18,7 @@ from common.data import EVAL_SEED, load_dataset, pixels
 from paper.estimators import log_p_by_importance_sampling
 from paper.images import Images
 from paper.plan import Plan
-from paper.train_paper import build, make_optimizer, train
+from paper.train_paper import build, make_optimizer, matmul_precision, train
 
 # ---- the well-known example: 784-400-20, gray pixels, a DataLoader over PIL images --------------------------------------
 
@@ -58,7 +58,7 @@ def forever(batches):
 
 def loops(dataset, batch) -> dict:
     """name -> a step with everything in it, the minibatch too: the example's loop and train_paper.py's, at 784-400-20."""
-    x = (255 * pixels(dataset.x_train)).astype(np.uint8).reshape(-1, *dataset.image_shape)
+    x = np.rint(255 * pixels(dataset.x_train)).astype(np.uint8).reshape(-1, *dataset.image_shape)
     loader = torch.utils.data.DataLoader(PILImages(x), batch_size=batch, shuffle=True)
     model = ExampleVAE(x[0].size)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
@@ -72,19 +72,23 @@ def loops(dataset, batch) -> dict:
         (error - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())).backward()
         optimizer.step()
 
-    images, plan = Images.of(dataset), Plan(batch_size=batch)
-    ours = build("vae", VAEConfig("mlp", dataset.image_shape, hidden=400, latent=20), images)
-    our_optimizer, generator = make_optimizer(ours, plan), torch.Generator().manual_seed(0)
-    choices = forever(lambda: torch.randperm(len(x), generator=generator).split(batch))
+    images = Images.of(dataset)
 
-    def level_3():
-        chosen, labels = images.minibatch(next(choices), generator)
-        loss, _ = ours.training_loss(chosen, labels, generator)
-        our_optimizer.zero_grad()
-        loss.backward()
-        our_optimizer.step()
+    def level_3(matmul):
+        ours = build("vae", VAEConfig("mlp", dataset.image_shape, hidden=400, latent=20), images)
+        our_optimizer, generator = make_optimizer(ours, Plan()), torch.Generator().manual_seed(0)
+        choices = forever(lambda: torch.randperm(len(x), generator=generator).split(batch))
 
-    return {"the well-known example": example, "level 3": level_3}
+        def step():
+            with matmul_precision(matmul):
+                chosen, labels = images.minibatch(next(choices), generator)
+                loss, _ = ours.training_loss(chosen, labels, generator)
+                our_optimizer.zero_grad()
+                loss.backward()
+            our_optimizer.step()
+        return step
+
+    return {"the well-known example": example, "level 3": level_3("highest"), "level 3, --matmul medium": level_3("medium")}
 
 
 # ---- the time to a test ELBO of -100 nats --------------------------------------------------------------------------------
