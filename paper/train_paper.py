@@ -224,7 +224,8 @@ def main(argv=None):
         out.mkdir(parents=True, exist_ok=True)
         if not choice.resume:
             checkpoint.unlink(missing_ok=True)
-        write_text(metrics, json.dumps(told | {"rows": []}, indent=1) + "\n")
+        if not checkpoint.exists():
+            write_text(metrics, json.dumps(told | {"rows": []}, indent=1) + "\n")
         rows = train(model, images, plan, checkpoint, lambda row: print(epoch_line(row, plan.epochs), flush=True))
         model.save(out / "params.npz")
         write_text(metrics, json.dumps(told | {"rows": rows}, indent=1) + "\n")
