@@ -63,6 +63,19 @@ def test_points_lie_around_their_curve_in_the_unit_square(name):
     assert not np.array_equal(x, toy.draw_points(name, 2000, np.random.default_rng(1)))
 
 
+def test_the_curves_are_what_they_are_called():
+    """The second moon is the first, turned by half a circle; each arm of the pinwheel the one before, by a fifth."""
+    u = np.linspace(0, 0.499, 50)
+    np.testing.assert_allclose(toy.moons(u + 0.5), 1 - toy.moons(u), atol=1e-12)
+    np.testing.assert_allclose(toy.moons(np.array([0.25])), [[0.375, 0.6875]])                     # its top
+    u = np.linspace(0, 0.799, 50)
+    cos, sin = np.cos(2 * np.pi / 5), np.sin(2 * np.pi / 5)
+    turned = (toy.pinwheel(u) - 0.5) @ np.array([[cos, sin], [-sin, cos]]) + 0.5
+    np.testing.assert_allclose(toy.pinwheel(u + 0.2), turned, atol=1e-9)
+    radius = np.linalg.norm(toy.pinwheel(np.array([0.0, 0.1999])) - 0.5, axis=1)
+    np.testing.assert_allclose(radius, [0.3 / 4, 1.6 / 4], atol=1e-3)
+
+
 @pytest.mark.parametrize("name", toy.CURVES)
 def test_the_density_of_a_data_set_is_one_and_that_of_its_points(name):
     """It integrates to 1, and it gives a region the share of points that falls there."""
