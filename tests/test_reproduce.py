@@ -166,7 +166,8 @@ def test_parts_side_by_side_give_what_they_give_one_after_the_other():
 def test_a_run_that_was_stopped_goes_on_to_the_same_results(kind):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "numpy")))}
     command = [sys.executable, str(ROOT / "paper" / "reproduce.py"), "nll", "--preset", "quick"]
-    process = subprocess.Popen([*command, "--out", "stopped"], env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, "--out", "stopped"], env=environment, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))    # see test_training.spawn
     first, deadline = Path("runs/reproduce/nll.quick/digits-k1.json"), time.monotonic() + 120
     while not first.exists():
         assert process.poll() is None and time.monotonic() < deadline, "it ended, or never came to its second part"

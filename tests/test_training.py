@@ -685,8 +685,10 @@ def spawn(level, *options):
     """The script of a level as a process of its own, on the code of this checkout, its output in pipes."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "numpy")]), "PYTHONUNBUFFERED": "1"}
     argv = [word for item in options for word in (item.split() if isinstance(item, str) else [str(item)])]
+    # a shell's background job ignores Ctrl-C, and so would its children
     return subprocess.Popen([sys.executable, ROOT / SCRIPTS[level], *argv], cwd=ROOT, env=env, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 @pytest.mark.slow
