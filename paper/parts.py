@@ -66,23 +66,23 @@ def run_parts(parts: dict[str, Part], folder: Path, device="cpu", data_dir=None,
             run_part(key, parts[key], folder, device, data_dir, tell)
     else:
         context = multiprocessing.get_context("spawn")              # a fork would inherit OpenMP's threads, which hang
-        with context.Manager() as manager:
-            told, running = manager.dict(shares), {}
-            try:
-                while todo or running:
-                    while todo and len(running) < workers:
-                        key = todo.pop(0)
-                        arguments = (key, parts[key], folder, device, data_dir, told, workers)
-                        running[key] = context.Process(target=run_in_process, args=arguments, daemon=True)
-                        running[key].start()
-                    time.sleep(0.2)
-                    say({key: share for key, share in told.items() if key in parts})
-                    for key in [key for key, process in running.items() if process.exitcode is not None]:
-                        if running.pop(key).exitcode:
-                            raise InputError(told.get(f"error of {key}", f"{key} was stopped: run again with --resume"))
-            finally:
-                for process in running.values():
-                    process.terminate()
+        told = {key: context.Value("d", shares.get(key, 0.0)) for key in parts}
+        errors, running = context.SimpleQueue(), {}
+        try:
+            while todo or running:
+                while todo and len(running) < workers:
+                    key = todo.pop(0)
+                    arguments = (key, parts[key], folder, device, data_dir, told[key], errors, workers)
+                    running[key] = context.Process(target=run_in_process, args=arguments, daemon=True)
+                    running[key].start()
+                time.sleep(0.2)
+                say({key: share.value for key, share in told.items()})
+                for key in [key for key, process in running.items() if process.exitcode is not None]:
+                    if running.pop(key).exitcode:
+                        raise InputError(f"{key} was stopped: run again with --resume" if errors.empty() else errors.get())
+        finally:
+            for process in running.values():
+                process.terminate()
     return {key: json.loads((folder / f"{key}.json").read_text("utf-8")) for key in parts}
 
 
@@ -108,7 +108,7 @@ def run_part(key, part, folder, device, data_dir, tell):
     tell(1.0)
 
 
-def run_in_process(key, part, folder, device, data_dir, told, workers):
+def run_in_process(key, part, folder, device, data_dir, told, errors, workers):
     """run_part in a child: errors go back as text, and without its parent it does not go on."""
     parent = os.getppid()
     if device == "cpu":
@@ -117,12 +117,12 @@ def run_in_process(key, part, folder, device, data_dir, told, workers):
     def tell(share):
         if os.getppid() != parent:                                  # the parent was killed
             sys.exit(1)
-        told[key] = share
+        told.value = share
 
     try:
         run_part(key, part, folder, device, data_dir, tell)
     except InputError as error:
-        told[f"error of {key}"] = str(error)
+        errors.put(str(error))
         sys.exit(2)
     except KeyboardInterrupt:                                       # Ctrl-C reaches all; the parent says what is to say
         sys.exit(130)
