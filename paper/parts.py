@@ -8,7 +8,6 @@ is what it needs of its surroundings: the device, the data, a place for its chec
 
 import json
 import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -110,12 +109,12 @@ def run_part(key, part, folder, device, data_dir, tell):
 
 def run_in_process(key, part, folder, device, data_dir, told, errors, workers):
     """run_part in a child: errors go back as text, and without its parent it does not go on."""
-    parent = os.getppid()
+    parent = multiprocessing.parent_process()
     if device == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))
 
     def tell(share):
-        if os.getppid() != parent:                                  # the parent was killed
+        if not parent.is_alive():                                   # it was killed
             sys.exit(1)
         told.value = share
 
