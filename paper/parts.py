@@ -36,12 +36,14 @@ class Work:
 
     device      "cpu" or a CUDA device
     checkpoint  a path for paper.train_paper.train; it is removed when the part is done
+    weights     a path for model.save, where someone may want the trained model: reproduce.py puts them into one archive
     dataset     dataset(name): a data set of common.data
     progress    progress(share): tells which share of this part is done, 0 to 1; call it often
     """
 
     device: str
     checkpoint: Path
+    weights: Path
     dataset: Callable
     progress: Callable
 
@@ -99,7 +101,8 @@ def run_part(key, part, folder, device, data_dir, tell):
         tell(share)
 
     checkpoint = folder / f"{key}.checkpoint.npz"
-    result = part.function(Work(device, checkpoint, lambda name: load_dataset(name, data_dir), progress), **part.arguments)
+    work = Work(device, checkpoint, folder / f"{key}.params.npz", lambda name: load_dataset(name, data_dir), progress)
+    result = part.function(work, **part.arguments)
     told = {"result": result, "seconds": before + time.perf_counter() - start}
     write_text(folder / f"{key}.json", json.dumps(told))
     for path in (checkpoint, clock):

@@ -14,9 +14,10 @@ import importlib
 import json
 import sys
 import time
+import zipfile
 from pathlib import Path
 
-from common.checkpoints import write_text
+from common.checkpoints import atomic_write, write_text
 from common.cli import run_command
 from common.config import InputError
 from common.devices import find_device
@@ -32,6 +33,8 @@ EXPERIMENTS = {                                         # name -> its module in 
     "reparameterizations": "reparameterization_gradients",
     "toy": "toy_posteriors",
     "ae-vs-vae": "autoencoder_and_vae",
+    "fig2-mnist": "figure2_mnist",
+    "fig2-frey": "figure2_frey",
 }
 PRESETS = ("quick", "cpu", "gpu")
 READMES = {"README.md": True, "paper/README.md": False}                # whether it shows only what a paper gives too
@@ -43,8 +46,9 @@ def experiment(name):
     return importlib.import_module(f"paper.experiments.{EXPERIMENTS[name]}")
 
 
-def reproduce(name, preset, device="cpu", data_dir=None, out=None, resume=False):
-    """Runs an experiment and writes its JSON and PNG; returns the JSON's path."""
+def reproduce(name, preset, device="cpu", data_dir=None, out=None, resume=False, samples=None):
+    """Runs an experiment and writes its JSON and PNG; returns the JSON's path. samples: training samples of each curve,
+    for the figures that count them."""
     module = experiment(name)
     find_device(device, "float32")
     out = Path(out) if out else Path("runs") if preset == "quick" else RESULTS
@@ -52,6 +56,10 @@ def reproduce(name, preset, device="cpu", data_dir=None, out=None, resume=False)
         raise InputError(f"--out {out} is a file: give a folder")
     folder = Path("runs") / "reproduce" / f"{name}.{preset}"
     settings = module.PRESETS[preset]
+    if samples is not None:
+        if "training_samples" not in settings or samples < 1:
+            raise InputError(f"--samples {samples}: give at least 1, and only with a name whose curves run over samples seen")
+        settings = settings | {"training_samples": samples}
     told, begun = {"settings": settings, "device": device}, folder / "begun.json"
     unfinished = folder.exists() and any(path.name not in ("begun.json", "seconds") for path in folder.iterdir())
     if folder.exists() and not resume and (preset == "quick" or not unfinished):
@@ -75,6 +83,7 @@ def reproduce(name, preset, device="cpu", data_dir=None, out=None, resume=False)
         path = out / f"{name}.{preset}"
         module.draw(path.with_name(path.name + ".png"), results)
         write_text(path.with_name(path.name + ".json"), json.dumps(results, indent=1) + "\n")
+        archive = keep_weights(folder, Path("runs") / f"{name}.{preset}.weights.zip")
     except KeyboardInterrupt:
         print(f"\nstopped: {folder} holds what is done; the same command with --resume goes on", file=sys.stderr)
         raise
@@ -84,8 +93,18 @@ def reproduce(name, preset, device="cpu", data_dir=None, out=None, resume=False)
     clear(folder)
     for what, paper, ours in module.rows(results):
         print(f"{what}: {ours}" + f"   (paper: {paper})" * bool(paper))
-    print(f"{path}.json, {path}.png")
+    print(", ".join(map(str, [f"{path}.json", f"{path}.png", *archive])))
     return path.with_name(path.name + ".json")
+
+
+def keep_weights(folder: Path, path: Path) -> list[Path]:
+    """One archive of the params.npz that the parts left in the folder, if any did; they are compressed as they are."""
+    weights = sorted(folder.glob("*.params.npz"))
+    if weights:
+        with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+            for each in weights:
+                archive.write(each, each.name)
+    return [path] * bool(weights)
 
 
 def clear(folder: Path):
@@ -142,6 +161,9 @@ def command(results) -> str:
     words = f"python paper/reproduce.py {results['name']}"
     if results["preset"] != "cpu":
         words += f" --preset {results['preset']}"
+    samples = results["settings"].get("training_samples")
+    if samples != experiment(results["name"]).PRESETS[results["preset"]].get("training_samples"):
+        words += f" --samples {samples}"
     return words + " --device cuda" * (results["device"] != "cpu")
 
 
@@ -205,6 +227,7 @@ def main(argv=None):
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.add_argument("--data-dir", help="folder of the data sets (default: $VAE_DATA, else data/)")
     parser.add_argument("--out", metavar="FOLDER", help="where JSON and PNG go (default: paper/results/; quick: runs/)")
+    parser.add_argument("--samples", type=int, help="training samples of each curve, instead of the preset's")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     options = parser.parse_args(argv)
     if options.name == "list":
@@ -212,7 +235,8 @@ def main(argv=None):
     elif options.name == "report":
         report()
     else:
-        reproduce(options.name, options.preset, options.device, options.data_dir, options.out, options.resume)
+        reproduce(options.name, options.preset, options.device, options.data_dir, options.out, options.resume,
+                  options.samples)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,9 @@ from paper.iwae import IWAE
 from paper.plan import SCHEDULES, Choice, Plan
 from paper.resume import keep, restore
 from paper.vae_paper import VAE
+from paper.wake_sleep import WakeSleep
 
-MODELS = {"vae": VAE, "iwae": IWAE, "autoencoder": Autoencoder}
+MODELS = {"vae": VAE, "wake-sleep": WakeSleep, "iwae": IWAE, "autoencoder": Autoencoder}
 
 # ---- the loop ----------------------------------------------------------------------------------------------------------
 
@@ -50,24 +51,34 @@ def evaluate(model, x, y=None, batch_size=1000) -> dict[str, float]:
 
 
 def make_optimizer(model, plan: Plan):
-    if plan.optimizer == "adagrad":
-        return torch.optim.Adagrad(model.parameters(), plan.lr, weight_decay=plan.weight_decay)
-    settings = {"lr": plan.lr, "eps": plan.adam_eps, "weight_decay": plan.weight_decay}
+    """One pass over the weights where this PyTorch can (fused), else several, with the same result."""
+    settings = {"lr": plan.lr, "weight_decay": plan.weight_decay}
+    kind = torch.optim.Adagrad
+    if plan.optimizer == "adam":
+        kind, settings = torch.optim.Adam, settings | {"eps": plan.adam_eps}
+    on_cpu = next(model.parameters()).device.type == "cpu"
     try:
-        return torch.optim.Adam(model.parameters(), fused=True, **settings)
-    except RuntimeError:                                                 # before torch 2.4 on the CPU
-        return torch.optim.Adam(model.parameters(), **settings)
+        return kind(model.parameters(), fused=on_cpu or plan.optimizer == "adam", **settings)
+    except (RuntimeError, TypeError):                                    # a PyTorch without it
+        return kind(model.parameters(), **settings)
 
 
 @contextmanager
-def matmul_precision(precision):
-    """PyTorch's precision of float32 matrix products, one setting for the whole process, inside the block."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
+def arithmetic(matmul):
+    """Inside the block: this precision of float32 matrix products (settings of the whole process), and numbers too small
+    for a float's full precision (below 1e-38) count as zero.
+
+    Adam and Adagrad square gradients, those of a pixel that is always black go to zero, and a processor takes several
+    times as long for such denormal numbers: without this, a step with Adagrad takes twice its time after some thousands.
+    """
+    precision, flushed = torch.get_float32_matmul_precision(), float(torch.tensor(1e-40) * 1.0) == 0
+    torch.set_float32_matmul_precision(matmul)
+    torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(precision)
+        torch.set_flush_denormal(flushed)
 
 
 def train(model, images: Images, plan: Plan, checkpoint=None, report=None) -> list[dict]:
@@ -100,7 +111,7 @@ def train(model, images: Images, plan: Plan, checkpoint=None, report=None) -> li
             break
         start = time.perf_counter()
         order = torch.randperm(count, generator=generator, device=device)
-        with matmul_precision(plan.matmul):
+        with arithmetic(plan.matmul):
             if device.type == "cuda" and step is forward_backward and count >= plan.batch_size:
                 step = GraphStep(forward_backward, order[:plan.batch_size], generator)
             for value in totals.values():

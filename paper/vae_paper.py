@@ -186,6 +186,15 @@ class VAE(nn.Module):
         mean, logvar = out
         return Normal(mean, torch.exp(0.5 * logvar), validate_args=False)
 
+    @torch.no_grad()
+    def sample(self, z, generator=None):
+        """An image x ~ p(x|z), binary or with the Gaussian's noise; no gradient goes through it. z (..., J) -> (..., D)."""
+        pixel = self.likelihood(z)
+        shape, like = pixel.mean.shape, {"generator": generator, "device": z.device, "dtype": z.dtype}
+        if self.config.likelihood == "bernoulli":
+            return (torch.rand(shape, **like) < pixel.mean).to(z.dtype)
+        return pixel.mean + pixel.stddev * torch.randn(shape, **like)
+
     def log_likelihood(self, x, z):
         """log p(x|z), eq. 11 or 12, in nats. x (B, D); z (..., B, J) -> (..., B)."""
         if self.config.likelihood == "bernoulli":

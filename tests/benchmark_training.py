@@ -22,7 +22,7 @@ from common.data import EVAL_SEED, load_dataset, pixels
 from paper.estimators import log_p_by_importance_sampling
 from paper.images import Images
 from paper.plan import Plan
-from paper.train_paper import build, make_optimizer, matmul_precision, train
+from paper.train_paper import arithmetic, build, make_optimizer, train
 from paper.vae_paper import VAE
 
 # ---- the well-known example: 784-400-20, gray pixels, a DataLoader over PIL images --------------------------------------
@@ -85,7 +85,7 @@ def loops(dataset, batch) -> dict:
         choices = forever(lambda: torch.randperm(len(x), generator=generator).split(batch))
 
         def step():
-            with matmul_precision(matmul):
+            with arithmetic(matmul):
                 chosen, labels = images.minibatch(next(choices), generator)
                 loss, _ = ours.training_loss(chosen, labels, generator)
                 our_optimizer.zero_grad()

@@ -120,10 +120,6 @@ def measure(model, kind, images, reader, draws, pairs):
     x, labels, latent = images.x_test, images.y_test, model.config.latent
     generator = torch.Generator(x.device).manual_seed(EVAL_SEED)
 
-    def binary_draws(z):                                                 # x ~ p(x|z)
-        mean = model.decode_mean(z)
-        return (torch.rand(mean.shape, generator=generator, device=x.device, dtype=x.dtype) < mean).to(x.dtype)
-
     codes, _ = model.encode(x)                                           # (N, J)
     order = torch.randperm(len(x), generator=generator, device=x.device)[:2 * min(pairs, len(x) // 2)]
     z_from, z_to = codes[order].chunk(2)                                 # (P, J) each
@@ -139,9 +135,9 @@ def measure(model, kind, images, reader, draws, pairs):
     return {
         "reconstruction_error": -float(model.log_likelihood(x, codes).mean()),
         "jump": float(jumps(model, z_from, z_to).mean()), "code_sd": codes.std(dim=0).tolist(),
-        "read": {"real": reader(x), "reconstructions": reader(binary_draws(codes)),
-                 "middles": reader(binary_draws((z_from + z_to) / 2))}
-        | {name: reader(binary_draws(z)) for name, z in sources.items()},
+        "read": {"real": reader(x), "reconstructions": reader(model.sample(codes, generator)),
+                 "middles": reader(model.sample((z_from + z_to) / 2, generator))}
+        | {name: reader(model.sample(z, generator)) for name, z in sources.items()},
         "codes": {"z1": rounded(codes[:CODES, 0]), "z2": rounded(codes[:CODES, 1]), "labels": labels[:CODES].tolist()}
         if latent == 2 else None,
         "pictures": {
