@@ -58,7 +58,7 @@ def reproduce(name, preset, device="cpu", data_dir=None, out=None, resume=False,
     settings = module.PRESETS[preset]
     if samples is not None:
         if "training_samples" not in settings or samples < 1:
-            raise InputError(f"--samples {samples}: give at least 1, and only with a name whose curves run over samples seen")
+            raise InputError(f"--samples {samples}: give at least 1, and only with a name that counts training samples")
         settings = settings | {"training_samples": samples}
     told, begun = {"settings": settings, "device": device}, folder / "begun.json"
     unfinished = folder.exists() and any(path.name not in ("begun.json", "seconds") for path in folder.iterdir())

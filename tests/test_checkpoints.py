@@ -9,11 +9,11 @@ import math
 import pickle
 import zipfile
 from dataclasses import FrozenInstanceError, asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from oracles import Bomb
 from torch import nn
 
 from common.checkpoints import atomic_write, load_checkpoint, load_params, save_checkpoint, save_params, write_text
@@ -214,16 +214,6 @@ def test_an_entry_that_is_no_array_is_refused(tmp_path, load, entry):
     with zipfile.ZipFile(path, "a") as file:
         file.writestr(entry, "{}")
     refused(load, path)
-
-
-class Bomb:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return Path.touch, (Path(self.path),)
 
 
 @pytest.mark.parametrize("load", [load_params, load_checkpoint])

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import train_numpy
+from oracles import Bomb
 
 from common.checkpoints import load_checkpoint, load_params, save_checkpoint, save_params
 from common.cli import run_command
@@ -185,16 +186,6 @@ def test_a_wrong_data_file_is_named(tmp_path, level, content):
     code, out, err = run(level, "--data npz --epochs 1 --out", tmp_path / "out", "--data-file", path)
     assert code == 2 and str(path) in error_line(err), err
     assert not (tmp_path / "out").exists()
-
-
-class Bomb:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return Path.touch, (Path(self.path),)
 
 
 def bad_weights(path, kind):

@@ -56,15 +56,6 @@ sys.exit(code)
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny tensors gain nothing from threads, and on a busy machine torch's wait for each other, ten times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def some_images(dynamic=True) -> Images:
     """53 gray images of 6 x 5 to train on, which batches of 20 do not divide."""
     generator = torch.Generator().manual_seed(5)

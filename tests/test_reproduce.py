@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from common.cli import run_command
 from common.config import InputError
 from paper import reproduce
 from paper.parts import Part, run_parts
+from paper.vae_paper import VAE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,6 +61,21 @@ def test_every_name_has_all_presets_and_a_first_line(name):
         assert module.parts(settings) and json.loads(json.dumps(settings)) == settings      # JSON brings all of it back
 
 
+def test_samples_replace_those_of_the_preset_and_the_trained_weights_come_as_one_archive(capsys):
+    reproduce.main(["fig2-mnist", "--preset", "quick", "--samples", "3000"])
+    results = json.loads(Path("runs/fig2-mnist.quick.json").read_text("utf-8"))
+    assert results["settings"]["training_samples"] == 3000
+    assert all(3000 <= part["result"]["curve"]["samples"][-1] < 5000 for part in results["parts"].values())
+    assert reproduce.command(results) == "python paper/reproduce.py fig2-mnist --preset quick --samples 3000"
+    results["settings"]["training_samples"] = reproduce.experiment("fig2-mnist").PRESETS["quick"]["training_samples"]
+    assert reproduce.command(results).endswith("--preset quick")
+    assert "fig2-mnist.quick.weights.zip" in capsys.readouterr().out
+    with zipfile.ZipFile("runs/fig2-mnist.quick.weights.zip") as archive:
+        assert sorted(archive.namelist()) == sorted(f"{key}.params.npz" for key in results["parts"])
+        archive.extractall("weights")
+    assert VAE.load("weights/vae-5.params.npz").config.latent == 5
+
+
 def fail(work):
     raise InputError("as planned")
 
@@ -94,6 +111,8 @@ def test_the_seconds_of_a_part_count_what_a_stopped_run_spent_on_it():
     (["nll", "--preset", "quick", "--out", "file"], "is a file"),
     (["nll", "--preset", "quick", "--device", "nonsense"], "--device nonsense"),
     (["nll", "--data-dir", "missing"], "missing"),
+    (["nll", "--preset", "quick", "--samples", "1000"], "--samples 1000"),
+    (["fig2-mnist", "--preset", "quick", "--samples", "0"], "--samples 0"),
 ])
 def test_what_cannot_be_is_one_line_and_leaves_no_results(arguments, complaint, capsys):
     Path("file").write_text("mine")

@@ -24,15 +24,6 @@ from paper.packed import pack, unpack
 POINTS = {1: 801, 2: 161}                               # of the grid of z, a side
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny tensors gain nothing from threads, and on a busy machine torch's wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def points(name="moons", count=40, seed=3):
     return torch.from_numpy(toy.draw_points(name, count, np.random.default_rng(seed)))
 

@@ -24,6 +24,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from oracles import Bomb
 
 from common.checkpoints import load_checkpoint, load_params, save_checkpoint
 from common.cli import run_command
@@ -41,15 +42,6 @@ PLAN = Plan(epochs=3, batch_size=20, lr=0.01)
 STILL = 1e-300                                          # a step size too small to change any weight
 N, STEPS = 53, 3                                        # 20 + 20 + 13 images: the last minibatch is a partial one
 ROUNDING = 1e-11                                        # float64, after some steps of Adam, which divides by small roots
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny tensors gain nothing from threads, and on a busy machine torch's wait for each other, ten times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def dataset(**parts) -> Dataset:
@@ -216,6 +208,24 @@ def test_the_precision_of_matrix_products_is_the_plans_and_put_back_however_the_
     with pytest.raises(Stop):
         train(build("vae", CONFIG, images), stopping(images, 2), replace(PLAN, matmul="high"))
     assert torch.get_float32_matmul_precision() == before
+
+
+def test_denormal_numbers_count_as_zero_in_training_and_only_there(monkeypatch):
+    def tiny_numbers():
+        return float(torch.tensor([1e-40]) * 1.0)
+
+    seen, images = [], tiny(dtype="float32")
+    spy_on_steps(monkeypatch, lambda optimizer: seen.append(tiny_numbers()))
+    for before in (False, True):
+        assert torch.set_flush_denormal(before), "this processor cannot"
+        try:
+            train(build("vae", CONFIG, images), images, replace(PLAN, epochs=1))
+            with pytest.raises(Stop):
+                train(build("vae", CONFIG, images), stopping(images, 2), PLAN)
+            assert (tiny_numbers() == 0) == before
+        finally:
+            torch.set_flush_denormal(False)
+    assert set(seen) == {0.0}
 
 
 def test_evaluation_is_the_mean_over_images_the_same_at_every_call_and_moves_no_generator():
@@ -511,16 +521,6 @@ def test_a_checkpoint_of_an_iwae_with_another_k_is_refused(tmp_path):
     train(build("iwae", CONFIG, images, k=2), images, PLAN, path)
     assert "k=2" in refused(path, images, model=build("iwae", CONFIG, images, k=3))
     train(build("iwae", CONFIG, images, k=2), images, PLAN, path)
-
-
-class Bomb:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return Path.touch, (Path(self.path),)
 
 
 def damage(path, kind):

@@ -76,15 +76,6 @@ def train(level, *options) -> Outcome:
     return outcome
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny tensors gain nothing from threads, and on a busy machine torch's wait for each other, ten times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
     """Options for two tiny sets of gray images: 53 to train on, which batches of 20 do not divide, and 7 to test."""
