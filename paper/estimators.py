@@ -3,13 +3,14 @@
     elbo = estimator_b(model, x, eps).mean()                              # eps (L, B, J): L draws for each image
     nats = log_p_by_importance_sampling(model, x, 5000, generator)        # (B,), the figure in the tables of papers
 
-`model` is a VAE: encode, log_likelihood, config. Everything is differentiable unless it says otherwise.
+`model` is a VAE: encode, likelihood, log_likelihood, config. Everything is differentiable unless it says otherwise.
 Letters: B images, D pixels, J latents, L (or k) draws of noise per image. Units: nats per image.
 """
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch.distributions import Normal
 
 from common.config import InputError
@@ -116,8 +117,17 @@ def log_joint_on_grid(model: VAE, x, points: int = 400, limit: float = 8.0):
     z = torch.cartesian_prod(*[axis] * latent).reshape(-1, latent)       # (G, J)
     log_cell = latent * math.log(2 * limit / (points - 1))
     log_prior = Normal(0.0, 1.0).log_prob(z).sum(dim=1)                  # (G,)
-    log_joint = torch.stack([model.log_likelihood(image, z) for image in x])          # (B, G); one image (D,) for all z
-    return log_joint + log_prior + log_cell, z
+    log_likelihood = torch.cat([log_likelihood_of_pairs(model, x, block) for block in z.split(10_000)], dim=1)    # (B, G)
+    return log_likelihood + log_prior + log_cell, z
+
+
+def log_likelihood_of_pairs(model: VAE, x, z):
+    """log p(x|z) of every image with every z, each decoded once. x (B, D), z (G, J) -> (B, G)."""
+    if model.config.likelihood == "bernoulli":                           # sum_d x_d l_d - softplus(l_d)
+        logits = model.decode(z)                                         # (G, D)
+        return x @ logits.T - F.softplus(logits, threshold=40).sum(dim=1)
+    pixel = model.likelihood(z)
+    return torch.stack([pixel.log_prob(image).sum(dim=1) for image in x])
 
 
 @torch.no_grad()

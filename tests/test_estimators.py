@@ -57,8 +57,11 @@ class LinearGaussian:
 
     reparameterize = VAE.reparameterize
 
+    def likelihood(self, z):
+        return Normal(z @ self.W.T + self.b, self.s)
+
     def log_likelihood(self, x, z):
-        return Normal(z @ self.W.T + self.b, self.s).log_prob(x).sum(dim=-1)
+        return self.likelihood(z).log_prob(x).sum(dim=-1)
 
     def log_p(self, x):
         """log N(x; b, W W' + s^2 I): the answer. (B, D) -> (B,)."""
