@@ -36,16 +36,18 @@ class Work:
 
     device      "cpu" or a CUDA device
     checkpoint  a path for paper.train_paper.train; it is removed when the part is done
-    weights     a path for model.save, where someone may want the trained model: reproduce.py puts them into one archive
     dataset     dataset(name): a data set of common.data
     progress    progress(share): tells which share of this part is done, 0 to 1; call it often
+    notes       a path for a JSON file of what the part has found so far; removed when the part is done
+    weights     a path for model.save, where someone may want the trained model: reproduce.py puts them into one archive
     """
 
     device: str
     checkpoint: Path
-    weights: Path
     dataset: Callable
     progress: Callable
+    notes: Path | None = None
+    weights: Path | None = None
 
 
 def run_parts(parts: dict[str, Part], folder: Path, device="cpu", data_dir=None, workers=1, say=lambda shares: None):
@@ -101,11 +103,12 @@ def run_part(key, part, folder, device, data_dir, tell):
         tell(share)
 
     checkpoint = folder / f"{key}.checkpoint.npz"
-    work = Work(device, checkpoint, folder / f"{key}.params.npz", lambda name: load_dataset(name, data_dir), progress)
+    notes, weights = folder / f"{key}.notes.json", folder / f"{key}.params.npz"
+    work = Work(device, checkpoint, lambda name: load_dataset(name, data_dir), progress, notes, weights)
     result = part.function(work, **part.arguments)
     told = {"result": result, "seconds": before + time.perf_counter() - start}
     write_text(folder / f"{key}.json", json.dumps(told))
-    for path in (checkpoint, clock):
+    for path in (checkpoint, notes, clock):
         path.unlink(missing_ok=True)
     tell(1.0)
 

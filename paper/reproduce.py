@@ -35,6 +35,7 @@ EXPERIMENTS = {                                         # name -> its module in 
     "ae-vs-vae": "autoencoder_and_vae",
     "fig2-mnist": "figure2_mnist",
     "fig2-frey": "figure2_frey",
+    "fig3": "figure3",
 }
 PRESETS = ("quick", "cpu", "gpu")
 READMES = {"README.md": True, "paper/README.md": False}                # whether it shows only what a paper gives too
