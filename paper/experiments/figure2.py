@@ -70,7 +70,7 @@ def draw(path, results):
         axes.grid(alpha=0.3)
         if column == 0:
             axes.set_ylabel("bound (nats per image)")
-            axes.legend(loc="lower right", frameon=False, fontsize=9)
+            axes.legend(loc="upper left", frameon=False, fontsize=9)
         elif "ylim" in settings["axes"]:                                 # the same for all panels
             axes.tick_params(labelleft=False)
     figure.text(0, (HEIGHT + 45) / figures.PANEL, settings["title"], fontsize=14)
