@@ -36,6 +36,9 @@ EXPERIMENTS = {                                         # name -> its module in 
     "fig2-mnist": "figure2_mnist",
     "fig2-frey": "figure2_frey",
     "fig3": "figure3",
+    "fig4": "figure4",
+    "fig5": "figure5",
+    "frey-walk": "frey_walk",
 }
 PRESETS = ("quick", "cpu", "gpu")
 READMES = {"README.md": True, "paper/README.md": False}                # whether it shows only what a paper gives too

@@ -259,7 +259,7 @@ def test_the_presets_are_the_papers(module):
     cpu, gpu = (module.PRESETS[preset] for preset in ("cpu", "gpu"))
     assert cpu["training_samples"] == 1e7 and gpu["training_samples"] == 1e8
     assert len(module.parts(cpu)) == 2 * len(cpu["latents"])
-    network = {"mnist": (500, "bernoulli", (3, 5, 10, 20, 200)), "frey": (200, "gaussian", (2, 5, 10, 20))}
+    network = {"mnist": (500, "bernoulli", [3, 5, 10, 20, 200]), "frey": (200, "gaussian", [2, 5, 10, 20])}
     for settings in (cpu, gpu):
         hidden, likelihood, latents = network[settings["network"]["data"]]
         assert (settings["network"]["hidden"], settings["network"]["likelihood"], settings["latents"]) == (
