@@ -7,7 +7,7 @@ from common.config import ARCHITECTURES, LIKELIHOODS, InputError
 from common.data import BINARIZE, DATASETS
 from common.schedules import one_cycle, staircase
 
-MODELS = ("vae", "wake-sleep", "iwae", "autoencoder")
+MODELS = ("vae", "wake-sleep", "full-vb", "iwae", "autoencoder")
 SCHEDULES = {"constant": lambda progress: 1.0, "one-cycle": one_cycle, "staircase": staircase}
 
 

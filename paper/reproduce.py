@@ -39,6 +39,7 @@ EXPERIMENTS = {                                         # name -> its module in 
     "fig4": "figure4",
     "fig5": "figure5",
     "frey-walk": "frey_walk",
+    "full-vb": "weight_uncertainty",
 }
 PRESETS = ("quick", "cpu", "gpu")
 READMES = {"README.md": True, "paper/README.md": False}                # whether it shows only what a paper gives too

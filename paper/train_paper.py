@@ -27,6 +27,7 @@ from common.run import SMALL_SET_EPOCHS, SMALL_SET_LR, figures, machine
 from paper.autoencoder import Autoencoder
 from paper.estimators import log_weight_prior
 from paper.fast_steps import GraphStep
+from paper.full_vb import FullVB
 from paper.images import Images
 from paper.iwae import IWAE
 from paper.plan import SCHEDULES, Choice, Plan
@@ -34,7 +35,7 @@ from paper.resume import keep, restore
 from paper.vae_paper import VAE
 from paper.wake_sleep import WakeSleep
 
-MODELS = {"vae": VAE, "wake-sleep": WakeSleep, "iwae": IWAE, "autoencoder": Autoencoder}
+MODELS = {"vae": VAE, "wake-sleep": WakeSleep, "full-vb": FullVB, "iwae": IWAE, "autoencoder": Autoencoder}
 
 # ---- the loop ----------------------------------------------------------------------------------------------------------
 
@@ -163,6 +164,8 @@ def build(name: str, config: VAEConfig, images: Images, seed: int = 0, **setting
     params = init_params(config, np.random.default_rng(seed))
     if config.likelihood == "bernoulli":
         set_output_bias(params, config, images.x_train.mean(dim=0).cpu().numpy())
+    if name == "full-vb":                                                # its weights' KL is shared out over the images
+        settings = {"training_images": len(images.x_train)} | settings
     return MODELS[name](config, params, **settings).to(images.x_train.device, images.x_train.dtype)
 
 
@@ -220,6 +223,9 @@ def main(argv=None):
         raise InputError(f"--out {out} is a file: give a folder")
     if choice.k is not None and choice.model != "iwae":
         raise InputError(f"--k {choice.k} goes with --model iwae, not {choice.model}: leave it out")
+    if choice.model == "full-vb" and (plan.weight_prior or plan.weight_decay):
+        raise InputError("--weight-prior and --weight-decay go with weights that are numbers; full-vb has a prior on its "
+                         "weights already: leave them out")
     data = load_dataset(choice.data, choice.data_dir, choice.data_file)
     if plan.patience and data.x_valid is None:
         data = hold_out(data)

@@ -662,6 +662,7 @@ BAD_OPTIONS = [
     # options, what the error line must name
     ("--layers 3", "layers", "3", "1 or 2"), ("--layers 2 --arch conv", "layers", "conv"),
     ("--latent 0", "latent", "0", "at least 1"), ("--hidden -1", "hidden", "-1"), ("--latent 2.5", "--latent", "2.5"),
+    ("--model full-vb --weight-prior", "full-vb", "--weight-prior"), ("--model full-vb --weight-decay 1", "--weight-decay"),
     ("--model gan", "--model", "gan", "iwae"), ("--model iwae --k 0", "k is 0", "at least 1"), ("--k few", "--k", "few"),
     ("--device nonsense", "--device", "nonsense", "cpu"), ("--device cuda:99", "--device", "cuda:99", "cpu"),
     ("--device meta", "--device", "meta", "cpu"),
