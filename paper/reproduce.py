@@ -42,7 +42,6 @@ EXPERIMENTS = {                                         # name -> its module in 
     "full-vb": "weight_uncertainty",
 }
 PRESETS = ("quick", "cpu", "gpu")
-READMES = {"README.md": True, "paper/README.md": False}                # whether it shows only what a paper gives too
 
 
 def experiment(name):
@@ -190,22 +189,36 @@ def all_results():
                     raise InputError(f"{path} is damaged ({error}): take it back from git") from error
 
 
-def table(papers_only: bool) -> list[str]:
-    """The table "paper | ours | command | time on" as Markdown; papers_only: without rows that no paper speaks of."""
+def front_table() -> list[str]:
+    """What a paper gives too, beside what we have: one table "paper | ours | command | time on", as Markdown."""
     lines = ["| what | paper | ours | command | time on |", "|---|--:|--:|---|---|"]
     for name, results in all_results():
-        time_on = f"{clock_time(results['seconds'])} on {where(results)}"
         for what, paper, ours in experiment(name).rows(results):
-            if papers_only and not paper:
-                continue
-            lines.append(f"| {what} | {paper} | **{ours}** | `{command(results)}` | {time_on} |")
+            if paper:
+                lines.append(f"| {what} | {paper} | **{ours}** | `{command(results)}` | {time_on(results)} |")
     return lines + ["", "Time in minutes:seconds, for all rows of a command together."]
 
 
+def all_tables() -> list[str]:
+    """Everything: a table for each command, its time above it, as Markdown."""
+    lines = []
+    for name, results in all_results():
+        lines += [f"`{command(results)}`, {time_on(results)}:", "", "| what | paper | ours |", "|---|--:|--:|"]
+        lines += [f"| {what} | {paper} | **{ours}** |" for what, paper, ours in experiment(name).rows(results)] + [""]
+    return lines + ["Time in minutes:seconds."]
+
+
+def time_on(results) -> str:
+    return f"{clock_time(results['seconds'])} on {where(results)}"
+
+
+READMES = {"README.md": front_table, "paper/README.md": all_tables}
+
+
 def report():
-    for readme, papers_only in READMES.items():
+    for readme, lines in READMES.items():
         path = ROOT / readme
-        write_text(path, with_tables(path.read_text("utf-8"), {"reproduction": table(papers_only)}))
+        write_text(path, with_tables(path.read_text("utf-8"), {"reproduction": lines()}))
         print(f"written: {readme}")
 
 
@@ -216,7 +229,7 @@ def show_list():
     for name in EXPERIMENTS:
         print(f"{name:<20}{experiment(name).__doc__.splitlines()[0]}")
         for results in seen.get(name, []):
-            print(f"    {results['preset']}: {clock_time(results['seconds'])} on {where(results)}")
+            print(f"    {results['preset']}: {time_on(results)}")
             for what, paper, ours in experiment(name).rows(results):
                 print(f"        {what}: {ours}" + f"   (paper: {paper})" * bool(paper))
         if name not in seen:

@@ -152,13 +152,16 @@ def test_the_table_and_the_list_say_what_the_files_say(monkeypatch, capsys):
     monkeypatch.setattr(reproduce, "RESULTS", Path("results"))
     Path("results").mkdir()
     Path("results/nll.cpu.json").write_text(json.dumps(made_up(87.654)))
-    row, = [line for line in reproduce.table(papers_only=True) if "nll" in line]
+    row, = [line for line in reproduce.front_table() if "nll" in line]
     for word in ("86.76", "87.65", "59:59", "2 cores, a processor", "python paper/reproduce.py nll`", "dynamic", "5,000"):
         assert word in row, word
     unheard_of = made_up(90.0)
     unheard_of["parts"]["digits-k1"] = unheard_of["parts"].pop("dynamic-k1")           # no paper has it
     Path("results/nll.gpu.json").write_text(json.dumps(unheard_of))
-    assert [sum("90.00" in line for line in reproduce.table(papers_only)) for papers_only in (False, True)] == [1, 0]
+    assert [sum("90.00" in line for line in lines()) for lines in (reproduce.all_tables, reproduce.front_table)] == [1, 0]
+    time_at, row_at = (next(i for i, line in enumerate(reproduce.all_tables()) if word in line)
+                       for word in ("59:59 on 2 cores, a processor", "87.65"))
+    assert time_at < row_at < time_at + 5
     reproduce.main(["list"])
     said = capsys.readouterr().out
     assert "87.65" in said and all(name in said for name in reproduce.EXPERIMENTS) and "not run yet" in said

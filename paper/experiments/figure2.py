@@ -14,7 +14,7 @@ from paper.parts import Part
 NAMES = {"vae": "AEVB", "wake-sleep": "Wake-sleep"}
 COLORS = {"vae": figures.BLUE, "wake-sleep": figures.ORANGE}
 THINNED = 1.04                          # a curve keeps points whose samples are so many times those of the one before
-COMPARED_FROM = 1e6                     # samples
+COMPARED_FROM = 1_000_000               # samples
 
 
 def parts(settings):
@@ -95,14 +95,14 @@ def rows(results):
     for latent in settings["latents"]:
         ends = {kind: results["parts"][f"{kind}-{latent}"]["result"] for kind in NAMES}
         bounds = [f"{result['end']['test']['elbo']:.1f}" for result in ends.values()]
-        found.append((f"{name}, $N_z$ = {latent}: test bound after {settings['training_samples']:.0e} samples, AEVB / "
-                      "wake-sleep, nats".replace("e+0", "e"), "AEVB higher", " / ".join(bounds)))
+        found.append((f"{name}, {latent} latents: test bound after {settings['training_samples']:,} samples, AEVB / "
+                      "wake-sleep, nats", "AEVB higher", " / ".join(bounds)))
     leads = [(lead(results, latent, which), latent, which) for latent in settings["latents"] for which in ("train", "test")]
     least, latent, which = min(leads)
-    found.append((f"{name}: least lead of AEVB over wake-sleep from {COMPARED_FROM:.0e} samples on, train and test, nats"
-                  .replace("e+0", "e"), "above 0", f"{least:.1f} ($N_z$ = {latent}, {which})"))
+    found.append((f"{name}: least lead of AEVB over wake-sleep from {COMPARED_FROM:,} samples on, train and test, nats",
+                  "above 0", f"{least:.1f} ({latent} latents, {which})"))
     latent = settings["latents"][-1]
     result = results["parts"][f"vae-{latent}"]["result"]
-    found.append((f"{name}, AEVB, $N_z$ = {latent}: end below the best test bound, nats", "superfluous latents do not "
+    found.append((f"{name}, AEVB, {latent} latents: end below the best test bound, nats", "superfluous latents do not "
                   "overfit", f"{result['best_test'] - result['end']['test']['elbo']:.2f}"))
     return found
