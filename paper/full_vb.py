@@ -12,7 +12,8 @@ training images together the bound is
     log p(X) >= E_q(theta)[sum_i ELBO(x_i; theta)] - KL(q(theta) || N(0, I))
 
 and divided by N it is what `full_bound` returns and training raises: one KL for the whole set is KL/N for an image, so
-that the data speak louder the more they are. With sigma = 0 and constants left out, it is the MAP estimate of section 5.
+that the data speak louder the more they are (eq. 24 has both KL terms in closed form). With sigma = 0 and constants left
+out, the decoder's weights are the MAP estimate of section 5.
 
 One theta is drawn for a minibatch. The paper draws one for each data point, which has less noise and the same mean; but a
 decoder of its own for each of 100 images is 100 times the weights to draw, and no matrix product of a batch is left.
@@ -55,11 +56,14 @@ class FullVB(VAE):
         for logvar in self.weight_logvar.parameters():
             torch.nn.init.constant_(logvar, 2 * math.log(initial_sd))
 
+    def mean_params(self):
+        """The mean weights, and the encoder's, as NumPy arrays by name: those of a VAE."""
+        return {name: tensor.cpu().numpy() for name, tensor in self.state_dict().items()
+                if not name.startswith("weight_logvar.")}
+
     def save(self, path):
         """Writes the mean weights as a params.npz, which VAE.load reads. The variances are in checkpoint.npz alone."""
-        params = {name: tensor.cpu().numpy() for name, tensor in self.state_dict().items()
-                  if not name.startswith("weight_logvar.")}
-        save_params(path, params, self.config)
+        save_params(path, self.mean_params(), self.config)
 
     @classmethod
     def load(cls, path):

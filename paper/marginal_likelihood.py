@@ -26,7 +26,7 @@ from common.config import InputError
 from paper.estimators import LOG_2PI
 from paper.hmc import burn_in, draw, start_chains
 
-LEAPFROG_STEPS = 4          # appendix D, as are its 50 draws
+LEAPFROG_STEPS = 4          # appendix E, as are its 50 draws
 RIDGE = 1e-3                # added to a covariance, in units of its mean variance: 50 draws always give a usable one
 TUNING = 50                 # transitions before the first draw, which find the mode and tune the step size
 WIDEN = 1.2                 # the proposal's standard deviation, in that of the draws: weights want thick tails

@@ -38,7 +38,7 @@ class Work:
     checkpoint  a path for paper.train_paper.train; it is removed when the part is done
     dataset     dataset(name): a data set of common.data
     progress    progress(share): tells which share of this part is done, 0 to 1; call it often
-    notes       a path for a JSON file of what the part has found so far; removed when the part is done
+    notes       a path for `note` and `recall`; removed when the part is done
     weights     a path for model.save, where someone may want the trained model: reproduce.py puts them into one archive
     """
 
@@ -48,6 +48,19 @@ class Work:
     progress: Callable
     notes: Path | None = None
     weights: Path | None = None
+
+    def note(self, found: dict):
+        """Keeps what the part has found so far, anything that JSON can hold."""
+        write_text(self.notes, json.dumps(found))
+
+    def recall(self) -> dict:
+        """What was noted before a stop, else {}. Raises InputError where the file is damaged."""
+        if not self.notes.exists():
+            return {}
+        try:
+            return dict(json.loads(self.notes.read_text("utf-8")))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{self.notes} is damaged ({error}): remove its folder and start anew") from error
 
 
 def run_parts(parts: dict[str, Part], folder: Path, device="cpu", data_dir=None, workers=1, say=lambda shares: None):

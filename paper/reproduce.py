@@ -6,7 +6,8 @@
     python paper/reproduce.py nll --preset gpu --device cuda    # as the paper has it
     python paper/reproduce.py report                            # writes the tables of the READMEs from paper/results/
 
-A run that is stopped goes on with --resume. cpu and gpu write paper/results/NAME.PRESET.json and .png.
+A run that is stopped goes on with --resume. cpu and gpu write paper/results/NAME.PRESET.json and .png, and the weights of
+the models, where they are of use, to runs/NAME.PRESET.weights.zip. --samples gives curves another length.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def reproduce(name, preset, device="cpu", data_dir=None, out=None, resume=False,
     for the figures that count them."""
     module = experiment(name)
     find_device(device, "float32")
-    out = Path(out) if out else Path("runs") if preset == "quick" else RESULTS
+    out = Path(out) if out else Path("runs") if preset == "quick" or samples is not None else RESULTS
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a folder")
     folder = Path("runs") / "reproduce" / f"{name}.{preset}"
@@ -102,7 +103,7 @@ def reproduce(name, preset, device="cpu", data_dir=None, out=None, resume=False,
 
 
 def keep_weights(folder: Path, path: Path) -> list[Path]:
-    """One archive of the params.npz that the parts left in the folder, if any did; they are compressed as they are."""
+    """One archive of the params.npz that the parts left in the folder, if any did; stored, not compressed."""
     weights = sorted(folder.glob("*.params.npz"))
     if weights:
         with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
@@ -245,7 +246,7 @@ def main(argv=None):
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.add_argument("--data-dir", help="folder of the data sets (default: $VAE_DATA, else data/)")
     parser.add_argument("--out", metavar="FOLDER", help="where JSON and PNG go (default: paper/results/; quick: runs/)")
-    parser.add_argument("--samples", type=int, help="training samples of each curve, instead of the preset's")
+    parser.add_argument("--samples", type=int, help="training samples of a curve, instead of the preset's; into runs/")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     options = parser.parse_args(argv)
     if options.name == "list":

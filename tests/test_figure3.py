@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import VAEConfig
+from common.config import InputError, VAEConfig
 from common.data import load_dataset
 from paper.experiments import figure3
 from paper.experiments.figure3 import ByGradient, ByMonteCarloEM, estimates, points
@@ -36,6 +36,11 @@ def test_the_points_rise_to_the_last_sample_and_lie_evenly_but_for_the_first(pre
     found = points(settings["training_samples"], settings["points"])
     assert len(found) == settings["points"] and found[-1] == settings["training_samples"]
     assert (np.diff(found) > 0).all() and np.ptp(np.diff([0, *found[2:]])) <= 1
+
+
+def test_too_few_samples_for_the_points_are_refused():
+    with pytest.raises(InputError, match="--samples 100: give at least 800"):
+        figure3.parts(figure3.PRESETS["cpu"] | {"training_samples": 100})
 
 
 @pytest.mark.parametrize("kind", ["vae", "wake-sleep", "mcem"])
@@ -69,7 +74,7 @@ def test_monte_carlo_em_raises_log_p_and_leaves_the_encoder_alone(images):
 
 
 def test_all_estimates_agree_where_quadrature_tells(images):
-    """Of 30 images; the two from posterior draws err by some hundredths of a nat, each to its side."""
+    """Means over 30 images. With 20 seeds, the estimate furthest from quadrature was off by 0.10 nats."""
     model = begin("vae", CONFIG, images)
     with torch.no_grad():
         model.decoder.hidden.weight *= 5                                 # a posterior worth the name
@@ -93,7 +98,7 @@ def test_a_stopped_curve_goes_on_with_the_points_it_has(kind, tmp_path, monkeypa
                     folder / "params.npz")
 
     def stop(share):
-        if share > 0.5:
+        if share > 0.7:                                                  # between the second point and the third
             raise Stop
 
     arguments = TINY | {"kind": kind, "points": [960, 1920, 2880]}
@@ -114,11 +119,15 @@ def test_a_stopped_curve_goes_on_with_the_points_it_has(kind, tmp_path, monkeypa
 
 
 def test_the_step_size_of_monte_carlo_em_is_the_one_with_the_highest_log_joint(images, monkeypatch):
-    lr, values = figure3.pick_for_em(CONFIG, images, 2000)
-    assert set(values) == set(figure3.STEP_SIZES) and values[lr] == max(values.values())
+    picked = figure3.pick_for_em(CONFIG, images, 2000)
+    assert set(picked["tried"]) == {str(lr) for lr in figure3.STEP_SIZES}
+    assert picked["tried"][str(picked["lr"])] == max(picked["tried"].values())
     monkeypatch.setattr(figure3, "STEP_SIZES", (0.02, 1e30))
-    lr, values = figure3.pick_for_em(CONFIG, images, 2000)
-    assert lr == 0.02 and values[1e30] is None
+    picked = figure3.pick_for_em(CONFIG, images, 2000)
+    assert picked["lr"] == 0.02 and picked["tried"]["1e+30"] is None
+    monkeypatch.setattr(figure3, "STEP_SIZES", (1e30,))
+    with pytest.raises(InputError, match="diverges with each"):
+        figure3.pick_for_em(CONFIG, images, 2000)
 
 
 def made_up():
@@ -142,6 +151,6 @@ def test_the_table_and_the_picture_say_what_the_curves_say(tmp_path):
     assert ours[0] == "-101.0 / -111.0 / -121.0" and ours[3] == "-127.0 / -133.0" and ours[4] == "0.25"
     assert ours[5] == "-137.00 / -137.12 / -130.50 / -130.00"
     minutes, = (value for what, value in told.items() if "million training samples" in what)
-    assert minutes == "1.7"                                              # 1e6 / 1e4 seconds
+    assert minutes == "1.67"                                             # 1e6 / 1e4 seconds
     figure3.draw(tmp_path / "figure.png", made_up())
     assert (tmp_path / "figure.png").stat().st_size > 10_000 and math.isfinite(float(ours[4]))

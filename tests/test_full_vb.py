@@ -24,7 +24,7 @@ from paper.experiments import weight_uncertainty
 from paper.full_vb import FullVB, expected_elbo, full_bound
 from paper.images import Images
 from paper.plan import Plan
-from paper.train_paper import train
+from paper.train_paper import build, train
 from paper.vae_paper import VAE
 
 N = 37
@@ -309,7 +309,7 @@ def test_a_fitted_posterior_comes_near_log_p_and_leaves_the_model_alone():
 def test_the_experiment_begins_all_methods_alike_and_measures_the_weights_of_one():
     images = Images.of(weight_uncertainty.subset(load_dataset("digits"), 20), "static")
     config = VAEConfig(image_shape=(8, 8), hidden=5, latent=2)
-    vae, full = (weight_uncertainty.begin(method, config, images) for method in ("map", "full-vb"))
+    vae, full = build("vae", config, images), build("full-vb", config, images)
     for name, tensor in vae.state_dict().items():
         assert (full.state_dict()[name] == tensor).all(), name
     found = weight_uncertainty.measured(full, images, draws=40, fit_images=5, fit_steps=3)

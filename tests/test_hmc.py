@@ -70,7 +70,8 @@ def check_a_path_to_nowhere_is_rejected():
 
     chains = start_chains(ends, torch.zeros(40, 2, dtype=torch.float64), step_size=0.5)
     draws, chains, acceptance = hmc.draw(ends, chains, 50, 3, generator())
-    assert (draws.abs() < 1).all() and torch.isfinite(chains.log_p).all() and torch.isfinite(chains.gradient).all()
+    assert (draws.abs() < 1).all(), "a draw where there is no density"
+    assert torch.isfinite(chains.log_p).all() and torch.isfinite(chains.gradient).all()
     assert 0 < acceptance.mean() < 1 and (draws.std(dim=0) > 0.05).all()
     step_size = torch.tensor([0.1, 1e200, 0.1], dtype=torch.float64)[:, None]            # the second overflows
     chains, acceptance = hmc.transition(quartic, start_chains(quartic, normal(3, 2), step_size), 4, generator())
@@ -84,7 +85,7 @@ def check_rows_do_not_mix():
     wild[1] = 1e200
     ways = [hmc.draw(quartic, start_chains(quartic, start, step), 20, 3, generator())[0] for step in (step_size, wild)]
     others = [0, 2, 3]
-    assert torch.equal(ways[0][:, others], ways[1][:, others])
+    assert torch.equal(ways[0][:, others], ways[1][:, others]), "a neighbor changes the way"
     assert torch.equal(ways[1][:, 1], start[1].expand(20, 3)) and not torch.equal(ways[0][:, 1], ways[1][:, 1])
 
 
@@ -138,20 +139,34 @@ def metropolis(chains, path, log_ratio, generator):
                   torch.where(row, gradient, chains.gradient)), acceptance
 
 
-WRONG = {                                       # what stands in for `transition`, and the check that notices
-    "momentum_not_refreshed": (momentum_not_refreshed, "every_chain_explores_the_whole_density"),
-    "no_kinetic_term": (no_kinetic_term, "the_draws_have_the_mean_and_covariance_of_the_density"),
-    "everything_accepted": (everything_accepted, "the_draws_have_the_mean_and_covariance_of_the_density"),
-    "everything_accepted_at_nan": (everything_accepted, "a_path_to_nowhere_is_rejected"),
-    "one_test_for_all": (one_test_for_all, "rows_do_not_mix"),
+def nothing_wrong(log_density, chains, steps, generator=None):
+    """The same by hand, without a mistake: what fails below fails for its mistake."""
+    momentum = torch.randn(chains.z.shape, generator=generator, dtype=chains.z.dtype)
+    path = leapfrog(log_density, chains.z, momentum, chains.gradient, chains.step_size, steps)
+    return metropolis(chains, path, path[2] - hmc.kinetic(path[1]) - chains.log_p + hmc.kinetic(momentum), generator)
+
+
+MOMENTS, EXPLORES = "the_draws_have_the_mean_and_covariance_of_the_density", "every_chain_explores_the_whole_density"
+WRONG = {                                       # what stands in for `transition`, the check that notices, its words
+    "momentum_not_refreshed": (momentum_not_refreshed, EXPLORES, "within a chain"),
+    "no_kinetic_term": (no_kinetic_term, MOMENTS, "covariance: off by"),
+    "everything_accepted": (everything_accepted, MOMENTS, "covariance: off by"),
+    "everything_accepted_at_nan": (everything_accepted, "a_path_to_nowhere_is_rejected", "no density"),
+    "one_test_for_all": (one_test_for_all, "rows_do_not_mix", "neighbor"),
 }
+
+
+@pytest.mark.parametrize("check", [MOMENTS, EXPLORES, "rows_do_not_mix"])
+def test_the_stand_in_passes_where_nothing_is_wrong(check, monkeypatch):
+    monkeypatch.setattr(hmc, "transition", nothing_wrong)
+    CHECKS[f"check_{check}"]()
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_the_suite_rejects(name, monkeypatch):
-    wrong, check = WRONG[name]
+    wrong, check, words = WRONG[name]
     monkeypatch.setattr(hmc, "transition", wrong)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=words):
         CHECKS[f"check_{check}"]()
 
 

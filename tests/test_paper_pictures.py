@@ -237,7 +237,7 @@ def tried(tmp_path_factory):
         for key, part in module.parts(settings).items():
             folders[key] = tmp_path_factory.mktemp(key)
             work = Work("cpu", folders[key] / "checkpoint.npz", lambda name: digits, lambda share: None,
-                        weights=folders[key] / "params.npz")
+                        folders[key] / "notes.json", folders[key] / "params.npz")
             done[key] = {"result": part.function(work, **part.arguments)}
         found[module] = json.loads(json.dumps({"settings": settings, "parts": done})), folders
     return found
@@ -294,6 +294,6 @@ def test_the_same_settings_give_the_same_results(tried, tmp_path):
     results, _ = tried[frey_walk]
     part = frey_walk.parts(results["settings"])["vae"]
     work = Work("cpu", tmp_path / "checkpoint.npz", lambda name: load_dataset("digits"), lambda share: None,
-                weights=tmp_path / "params.npz")
+                tmp_path / "notes.json", tmp_path / "params.npz")
     again = json.loads(json.dumps(part.function(work, **part.arguments)))
     assert again | {"training_seconds": 0} == results["parts"]["vae"]["result"] | {"training_seconds": 0}

@@ -25,6 +25,7 @@ from paper import paper_settings
 from paper.experiments import figure2, figure2_frey, figure2_mnist
 from paper.images import Images
 from paper.paper_settings import STEP_SIZES, begin, pick_step_size, plan, train_as_the_paper
+from paper.parts import Work
 from paper.train_paper import train
 from paper.vae_paper import VAE
 from paper.wake_sleep import WakeSleep
@@ -182,21 +183,29 @@ def test_the_plan_is_adagrad_with_the_prior_shared_out_over_the_images(digits):
 
 
 def test_the_step_size_with_the_best_training_bound_is_picked(digits):
-    lr, bounds = pick_step_size("vae", CONFIG, digits, samples=6000)
-    assert set(bounds) == set(STEP_SIZES) and bounds[lr] == max(bounds.values())
-    again = train(begin("vae", CONFIG, digits), digits, plan(digits, 6000, lr))
-    assert again[-1]["train"]["elbo"] == bounds[lr]
+    shares = []
+    picked = pick_step_size("vae", CONFIG, digits, samples=6000, progress=shares.append)
+    bounds = {float(lr): bound for lr, bound in picked["tried"].items()}
+    assert set(bounds) == set(STEP_SIZES) and bounds[picked["lr"]] == max(bounds.values())
+    again = train(begin("vae", CONFIG, digits), digits, plan(digits, 6000, picked["lr"]))
+    assert again[-1]["train"]["elbo"] == bounds[picked["lr"]]
+    assert shares == sorted(shares) and shares[-1] == 1
 
 
 def test_a_step_size_that_diverges_is_not_picked(digits, monkeypatch):
     monkeypatch.setattr(paper_settings, "STEP_SIZES", (0.02, 1e30))
-    assert pick_step_size("vae", CONFIG, digits, samples=1500) == (0.02, {0.02: pytest.approx(-28, abs=5), 1e30: None})
+    picked = pick_step_size("vae", CONFIG, digits, samples=1500)
+    assert picked == {"lr": 0.02, "tried": {"0.02": pytest.approx(-28, abs=5), "1e+30": None}}
     monkeypatch.setattr(paper_settings, "STEP_SIZES", (1e30,))
     with pytest.raises(InputError, match="diverges with each"):
         pick_step_size("vae", CONFIG, digits, samples=1500)
 
 
-def test_training_as_the_paper_goes_on_after_a_stop(digits, tmp_path):
+def work_in(folder, progress=lambda share: None):
+    return Work("cpu", folder / "checkpoint.npz", None, progress, folder / "notes.json")
+
+
+def test_training_as_the_paper_goes_on_after_a_stop(digits, tmp_path, monkeypatch):
     class Stop(Exception):
         pass
 
@@ -205,18 +214,33 @@ def test_training_as_the_paper_goes_on_after_a_stop(digits, tmp_path):
         if stop_at and share > stop_at:
             raise Stop
 
-    seen, stop_at, path = [], None, tmp_path / "checkpoint.npz"
-    whole, rows, steps = train_as_the_paper("wake-sleep", CONFIG, digits, 8000, 3000, checkpoint=tmp_path / "whole.npz",
-                                            progress=stop)
+    def run(folder):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return train_as_the_paper(work_in(tmp_path / folder, stop), "wake-sleep", CONFIG, digits, 8000, 3000)
+
+    seen, stop_at = [], None
+    whole, rows, picked = run("whole")
     assert seen == sorted(seen) and seen[-1] == pytest.approx(1)
-    assert len(rows) == math.ceil(8000 / len(digits.x_train)) and str(steps["lr"]) in steps["tried"]
-    stop_at = 0.8
+    assert len(rows) == math.ceil(8000 / len(digits.x_train)) and str(picked["lr"]) in picked["tried"]
+    stop_at = 0.2                                                        # while the step size is picked
     with pytest.raises(Stop):
-        train_as_the_paper("wake-sleep", CONFIG, digits, 8000, 3000, checkpoint=path, progress=stop)
+        run("stopped")
+    stop_at = 0.8                                                        # while the model is trained
+    with pytest.raises(Stop):
+        run("stopped")
     stop_at = None
-    model, again, _ = train_as_the_paper("wake-sleep", CONFIG, digits, 8000, 3000, checkpoint=path, progress=stop)
-    assert [row["test"] for row in again] == [row["test"] for row in rows]
+    monkeypatch.setattr(paper_settings, "pick_step_size", None)          # it is picked once
+    model, again, also = run("stopped")
+    assert [row["test"] for row in again] == [row["test"] for row in rows] and also == picked
     assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("text", ["{\"lr\"", "[]x", "3"])
+def test_damaged_notes_are_refused_in_one_line(tmp_path, text):
+    (tmp_path / "notes.json").write_text(text)
+    with pytest.raises(InputError, match="notes.json is damaged .*: remove its folder") as refused:
+        work_in(tmp_path).recall()
+    assert "\n" not in str(refused.value)
 
 
 # ---- figure 2 ----------------------------------------------------------------------------------------------------------
@@ -236,8 +260,9 @@ def test_curves_are_thinned_evenly_on_a_log_axis_and_end_with_the_last_row():
 def made_up(aevb, wake_sleep):
     """Results of two curves of three points, at 1e5, 1e6 and 1e7 samples."""
     def result(train, test):
-        curve = {"samples": [1e5, 1e6, 1e7], "middle": [9e4, 9e5, 9e6], "train": train, "test": test}
-        return {"result": {"curve": curve, "best_test": max(test), "end": {"test": {"elbo": test[-1]}}}}
+        curve = {"samples": [100_000, 1_000_000, 10_000_000], "middle": [9e4, 9e5, 9e6], "train": train, "test": test}
+        return {"result": {"curve": curve, "best_test": max(test), "training_seconds": 90, "test_images": 10_000,
+                           "end": {"train": {"elbo": train[-1]}, "test": {"elbo": test[-1]}}}}
 
     settings = figure2_mnist.PRESETS["cpu"] | {"latents": [3]}
     return {"settings": settings, "parts": {"vae-3": result(*aevb), "wake-sleep-3": result(*wake_sleep)}}
@@ -249,7 +274,8 @@ def test_the_lead_counts_from_a_million_samples_on_and_the_end_is_held_to_the_be
     told = {what: ours for what, _, ours in figure2.rows(results)}
     assert any("10,000,000 samples" in what and ours == "-119.8 / -121.0" for what, ours in told.items()), told
     assert any("lead of AEVB" in what and "from 1,000,000" in what and ours[:4] == "1.2 " for what, ours in told.items())
-    assert any("best" in what and ours == "1.25" for what, ours in told.items()), told
+    assert any("best" in what and ours == "1.25 / 9.75" for what, ours in told.items()), told
+    assert any("minutes" in what and ours == "0.15 to 0.15" for what, ours in told.items()), told
     behind = made_up(([-150, -120, -110], [-151, -119, -119]), ([-140, -130, -125], [-141, -120, -118]))
     assert figure2.lead(behind, 3, "test") == -1
 

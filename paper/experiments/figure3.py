@@ -7,10 +7,9 @@ the same posterior draws, by importance sampling, which errs to the other side. 
 decoder, which is all that the three algorithms have in common.
 
 A sample counts each time that a gradient is evaluated at it: once in a step of AEVB or wake-sleep, and in one of Monte
-Carlo EM once for each leapfrog step and once for each weight update.
+Carlo EM once where the chain stands, once for each leapfrog step and once for each weight update.
 """
 
-import json
 import math
 import time
 from dataclasses import replace
@@ -18,14 +17,13 @@ from dataclasses import replace
 import torch
 
 from common import figures
-from common.checkpoints import write_text
 from common.config import InputError, VAEConfig
 from common.data import EVAL_SEED
 from paper.estimators import log_p_by_importance_sampling, log_p_by_quadrature
 from paper.images import Images
 from paper.marginal_likelihood import log_joint_of, log_p_both_ways
 from paper.monte_carlo_em import MonteCarloEM
-from paper.paper_settings import STEP_SIZES, begin, pick_step_size, plan
+from paper.paper_settings import STEP_SIZES, begin, best, pick_step_size, plan
 from paper.parts import Part
 from paper.resume import keep, restore
 from paper.train_paper import arithmetic, make_optimizer, train
@@ -65,7 +63,12 @@ def parts(settings):
 
 
 def points(samples: int, count: int) -> list[int]:
-    """Where a curve is measured: evenly from 0, as the figure's axis is, and twice more on its first, steep part."""
+    """Where a curve is measured: evenly from 0, as the figure's axis is, and twice more on its first, steep part.
+
+    Raises InputError where there are too few samples for so many points.
+    """
+    if samples < 100 * count:
+        raise InputError(f"--samples {samples}: give at least {100 * count} for a curve of {count} points")
     even = [samples * (i + 1) // (count - 2) for i in range(count - 2)]
     return [even[0] // 10, even[0] // 3, *even]
 
@@ -80,11 +83,12 @@ class ByGradient:
         self.model, self.images, self.checkpoint = begin(kind, config, images), images, checkpoint
         self.lr, self.matmul = lr, matmul
 
-    def advance(self, samples: int):
-        """Trains until so many samples were evaluated, to the next whole epoch. -> samples, seconds of training."""
-        how = plan(self.images, samples, self.lr, evaluate_every=10**9, matmul=self.matmul)
-        rows = train(self.model, self.images, how, self.checkpoint)
-        return len(rows) * len(self.images.x_train), sum(row["seconds"] for row in rows)
+    def advance(self, samples: int, tell=lambda samples: None):
+        """Trains until so many samples were evaluated, to the next whole epoch. -> samples, seconds of training.
+        tell(samples evaluated) is called now and then."""
+        how, count = plan(self.images, samples, self.lr, evaluate_every=10**9, matmul=self.matmul), len(self.images.x_train)
+        rows = train(self.model, self.images, how, self.checkpoint, lambda row: tell(row["epoch"] * count))
+        return len(rows) * count, sum(row["seconds"] for row in rows)
 
 
 class WithChains(torch.nn.Module):
@@ -109,7 +113,7 @@ class ByMonteCarloEM:
         self.em = MonteCarloEM(log_joint_of(self.model), self.optimizer, z)
         self.kept = WithChains(self.model, self.em)
 
-    def advance(self, samples: int):
+    def advance(self, samples: int, tell=lambda samples: None):
         how = plan(self.images, -(-samples // self.em.gradients_per_image), self.lr)
         if self.checkpoint is not None and self.checkpoint.exists():
             self.rows, _ = restore(self.checkpoint, how, self.kept, self.optimizer, self.generator)
@@ -123,22 +127,23 @@ class ByMonteCarloEM:
                     terms = self.em.step(x, chosen, self.generator)
                     total += float(terms["log_joint"]) * len(chosen) / count
             self.rows.append({"log_joint": total, "seconds": time.perf_counter() - start})
+            tell(len(self.rows) * count * self.em.gradients_per_image)
         if self.checkpoint is not None:
             keep(self.checkpoint, how, self.kept, self.optimizer, self.generator, self.rows, None)
         return len(self.rows) * count * self.em.gradients_per_image, sum(row["seconds"] for row in self.rows)
 
 
-def pick_for_em(config, images, samples: int):
+def pick_for_em(config, images, samples: int, tell=lambda samples: None) -> dict:
     """As pick_step_size, by what the M step raises: the mean log p(x, z) over the last epoch."""
     values = {}
     for lr in STEP_SIZES:
         trial = ByMonteCarloEM(config, images, lr, None)
         try:
-            trial.advance(samples)
+            trial.advance(samples, tell)
             values[lr] = trial.rows[-1]["log_joint"] if math.isfinite(trial.rows[-1]["log_joint"]) else None
         except InputError:                                               # log p(x, z) was no longer finite
             values[lr] = None
-    return max((lr for lr in values if values[lr] is not None), key=values.get), values
+    return best(values)
 
 
 # ---- a curve -----------------------------------------------------------------------------------------------------------
@@ -147,26 +152,27 @@ def pick_for_em(config, images, samples: int):
 def train_and_measure(work, kind, count, latent, points, data, hidden, pick_samples, matmul, measured, importance_samples,
                       block):
     """Trains on the first `count` training images, and at each of the points estimates log p(x) of `measured` training and
-    as many test images. What is found so far is kept in work.notes."""
+    as many test images. What is found so far is noted."""
     dataset = work.dataset(data)
     first = replace(dataset, x_train=dataset.x_train[:count], y_train=dataset.y_train[:count])
     images = Images.of(first, device=work.device)
     config = VAEConfig("mlp", dataset.image_shape, hidden, latent)
-    if work.notes.exists():
-        found = json.loads(work.notes.read_text("utf-8"))
-    else:
-        lr, tried = (pick_for_em(config, images, pick_samples) if kind == "mcem" else
-                     pick_step_size(kind, config, images, pick_samples, matmul=matmul))
-        found = {"lr": lr, "tried": {str(step): value for step, value in tried.items()}, "count": count, "points": []}
+    found = work.recall()
+    if not found:
+        def alive(share):
+            work.progress(0.0)
+
+        found = (pick_for_em(config, images, pick_samples, alive) if kind == "mcem" else
+                 pick_step_size(kind, config, images, pick_samples, matmul=matmul, progress=alive)) | {"points": []}
+        work.note(found)
     trainer = (ByMonteCarloEM(config, images, found["lr"], work.checkpoint) if kind == "mcem" else
                ByGradient(kind, config, images, found["lr"], matmul, work.checkpoint))
     sets = {"train": fixed(images, measured), "test": images.x_test[:measured]}
-    for done, samples in list(enumerate(points))[len(found["points"]):]:
-        work.progress(done / len(points))
-        seen, seconds = trainer.advance(samples)
+    for samples in points[len(found["points"]):]:
+        seen, seconds = trainer.advance(samples, lambda seen: work.progress(min(1.0, seen / points[-1])))
         found["points"].append({"samples": seen, "training_seconds": seconds}
                                | estimates(trainer.model, sets, importance_samples, block))
-        write_text(work.notes, json.dumps(found))
+        work.note(found)
     trainer.model.save(work.weights)
     return found
 
@@ -233,27 +239,27 @@ def draw(path, results):
 
 def rows(results):
     settings, found = results["settings"], []
+    network, samples = settings["network"], f"{settings['training_samples']:,}"
+    data = {"mnist": "Dynamic MNIST", "digits": "Digits"}[network["data"]]
     curves = {key: part["result"]["points"] for key, part in results["parts"].items()}
     for size in ("small", "large"):
         ends = {kind: curves[f"{kind}-{size}"][-1] for kind in NAMES if f"{kind}-{size}" in curves}
         for name in ("train", "test"):
             found.append((
-                f"Figure 3, {settings[size]:,} training images: log p(x) of {name} images after "
-                f"{millions(settings['training_samples'])} samples, {' / '.join(NAMES[kind] for kind in ends)}, nats",
-                "AEVB fastest", " / ".join(f"{end[name]['appendix_d']:.1f}" for end in ends.values())))
+                f"{data}, {settings[size]:,} training images: log p(x) of {network['measured']:,} {name} images by "
+                f"appendix D after {samples} samples, {' / '.join(NAMES[kind] for kind in ends)}, nats",
+                "curves only", " / ".join(f"{end[name]['appendix_d']:.1f}" for end in ends.values())))
     apart = max(abs(point[name]["appendix_d"] - point[name]["importance_sampling"])
                 for curve in curves.values() for point in curve for name in ("train", "test"))
-    check = curves["check"][-1]["test"]
-    found += [
-        (f"Figure 3: appendix D against importance sampling, k = {settings['network']['importance_samples']:,}, furthest "
-         "apart at any point, nats", "", f"{apart:.2f}"),
-        ("2 latents: log p(x) by appendix D / importance sampling from its draws / from the encoder / quadrature, nats", "",
-         " / ".join(f"{check[how]:.2f}" for how in ("appendix_d", "importance_sampling", "from_encoder", "quadrature"))),
-    ]
-    last = curves["vae-large"][-1]
+    ways = ("appendix_d", "importance_sampling", "from_encoder", "quadrature")
+    last, check = curves["vae-large"][-1], curves["check"][-1]["test"]
     minutes = last["training_seconds"] / last["samples"] * MILLION / 60
-    return [*found, ("A million training samples, AEVB, 100 hidden units, one core: minutes", "20 to 40", f"{minutes:.1f}")]
-
-
-def millions(samples: int) -> str:
-    return f"{samples / MILLION:g} million"
+    return [
+        *found,
+        (f"{data}: appendix D and importance sampling, k = {network['importance_samples']:,}, furthest apart at any point "
+         "of any curve, nats", "", f"{apart:.2f}"),
+        (f"{data}, 2 latents: log p(x) by appendix D / importance sampling from its draws / from the encoder / "
+         "quadrature, nats", "", " / ".join(f"{check[how]:.2f}" for how in ways)),
+        (f"{data}, AEVB, {network['hidden']} hidden units: minutes for a million training samples",
+         "20 to 40 (figure 2's networks)", f"{minutes:.2f}"),
+    ]

@@ -2,8 +2,8 @@
 
 A regular grid on the unit square goes through the inverse normal CDF, so that each picture stands for an equal share of the
 prior; drawn is the mean of p(x|z) at each point. To be seen: neighbors are alike, and the plane is a map of the images as
-far as their posteriors fill it. They begin on one side of it, and the KL, a few nats beside a thousand, centers those of
-Frey Face but slowly: after little training, the far side shows what is no face.
+far as their posteriors fill it. The posterior means begin on one side of the plane, and the KL, a few nats beside a
+thousand, centers those of Frey Face but slowly: after little training, the far side shows what is no face.
 
 What is measured besides:
 
@@ -68,17 +68,16 @@ def trained(work, data: str, network: dict, training: dict, samples: int):
     """A VAE that is trained as the paper trains until `samples` images were seen; its weights go to work.weights.
 
     network: hidden, latent, likelihood, and what else VAEConfig has; training: pick_samples and matmul, as for
-    train_as_the_paper. Returns the model, its images, and {"elbo": the test bound in
-    nats per image, "training_seconds", "lr", "tried"}; raises InputError where training diverges.
+    train_as_the_paper. Returns the model, its images, and {"elbo": the test bound in nats per image, "training_seconds",
+    "lr", "tried"}; raises InputError where training diverges.
     """
     dataset = work.dataset(data)
     images = Images.of(dataset, device=work.device, likelihood=network["likelihood"])
     config = VAEConfig("mlp", dataset.image_shape, **network)
-    model, rows, steps = train_as_the_paper("vae", config, images, samples, **training, evaluate_every=10**9,
-                                            checkpoint=work.checkpoint, progress=work.progress)
+    model, rows, picked = train_as_the_paper(work, "vae", config, images, samples, **training, evaluate_every=10**9)
     model.save(work.weights)
-    return model, images, steps | {"elbo": rows[-1]["test"]["elbo"],
-                                   "training_seconds": sum(row["seconds"] for row in rows)}
+    return model, images, picked | {"elbo": rows[-1]["test"]["elbo"],
+                                    "training_seconds": sum(row["seconds"] for row in rows)}
 
 
 def train_and_decode(work, data, network, training, samples, side):

@@ -84,22 +84,14 @@ def subset(data, size: int):
     return replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen], x_valid=None, y_valid=None)
 
 
-def begin(method, config: VAEConfig, images: Images):
-    """The model before training. All methods begin with the same weights, or means of weights."""
-    model = build("vae", config, images)
-    if method == "full-vb":
-        params = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
-        model = FullVB(config, params, len(images.x_train)).to(images.x_train.device)
-    return model
-
-
 def train_and_measure(work, method, size, data, network, plan, samples, measure):
     """Trains one model on `size` images until it saw `samples`, and measures its bounds."""
     dataset = subset(work.dataset(data), size)
     images = Images.of(dataset, "static", work.device)
     some = np.random.default_rng(EVAL_SEED).permutation(len(images.x_test))     # MNIST's test set has its easy half first
     images.x_test, images.y_test = images.x_test[some], None
-    model, epochs = begin(method, VAEConfig(image_shape=dataset.image_shape, **network), images), -(-samples // size)
+    config, epochs = VAEConfig(image_shape=dataset.image_shape, **network), -(-samples // size)
+    model = build("full-vb" if method == "full-vb" else "vae", config, images)       # the same (mean) weights for all
     how = Plan(epochs=epochs, evaluate_every=max(1, epochs // EVALUATIONS), weight_prior=method == "map", **plan)
     rows = train(model, replace(images, x_test=images.x_test[:measure["curve_images"]]), how, work.checkpoint,
                  lambda row: work.progress(0.85 * row["epoch"] / epochs))
@@ -119,8 +111,7 @@ def measured(model, images: Images, draws: int, fit_images: int, fit_steps: int)
         "fitted": fitted(model, images.x_test[:fit_images], fit_steps, draws, generator),
     }
     if isinstance(model, FullVB):
-        mean_weights = VAE(model.config, {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()
-                                          if not name.startswith("weight_logvar.")}).to(images.x_train.device)
+        mean_weights = VAE(model.config, model.mean_params()).to(images.x_train.device)
         found |= {
             "full_bound": float(full_bound(model, images.x_train, draws, generator)),
             "weight_kl": float(model.weight_kl().detach()) / model.training_images,
