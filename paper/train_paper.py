@@ -57,9 +57,9 @@ def make_optimizer(model, plan: Plan):
     kind = torch.optim.Adagrad
     if plan.optimizer == "adam":
         kind, settings = torch.optim.Adam, settings | {"eps": plan.adam_eps}
-    on_cpu = next(model.parameters()).device.type == "cpu"
+    fused = plan.optimizer == "adam" or next(model.parameters()).device.type == "cpu"
     try:
-        return kind(model.parameters(), fused=on_cpu or plan.optimizer == "adam", **settings)
+        return kind(model.parameters(), fused=fused or None, **settings)                 # None: as PyTorch sees fit
     except (RuntimeError, TypeError):                                    # a PyTorch without it
         return kind(model.parameters(), **settings)
 
@@ -70,7 +70,7 @@ def arithmetic(matmul):
     for a float's full precision (below 1e-38) count as zero.
 
     Adam and Adagrad square gradients, those of a pixel that is always black go to zero, and a processor takes several
-    times as long for such denormal numbers: without this, a step with Adagrad takes twice its time after some thousands.
+    times as long for such denormal numbers: without this, a step with Adagrad soon takes twice its time.
     """
     precision, flushed = torch.get_float32_matmul_precision(), float(torch.tensor(1e-40) * 1.0) == 0
     torch.set_float32_matmul_precision(matmul)
