@@ -53,15 +53,15 @@ def evaluate(model, x, y=None, batch_size=1000) -> dict[str, float]:
 
 def make_optimizer(model, plan: Plan):
     """One pass over the weights where this PyTorch can (fused), else several, with the same result."""
+    weights, kind = list(model.parameters()), torch.optim.Adagrad
     settings = {"lr": plan.lr, "weight_decay": plan.weight_decay}
-    kind = torch.optim.Adagrad
     if plan.optimizer == "adam":
         kind, settings = torch.optim.Adam, settings | {"eps": plan.adam_eps}
-    fused = plan.optimizer == "adam" or next(model.parameters()).device.type == "cpu"
+    fused = plan.optimizer == "adam" or weights[0].device.type == "cpu"
     try:
-        return kind(model.parameters(), fused=fused or None, **settings)                 # None: as PyTorch sees fit
+        return kind(weights, fused=fused or None, **settings)            # None: as PyTorch sees fit
     except (RuntimeError, TypeError):                                    # a PyTorch without it
-        return kind(model.parameters(), **settings)
+        return kind(weights, **settings)
 
 
 @contextmanager
