@@ -11,8 +11,8 @@ full-vb   the decoder's weights have the same prior and a posterior (paper/full_
 Three things are to be seen, and only the first is what one hopes for.
 
 1. AEVB's training bound rises and its test bound falls, the deeper the fewer images; MAP slows that down. Full VB keeps the
-   two close, and where AEVB goes on falling, it settles. Its bound on log p(X) / N, which no test image enters, lies below
-   its test bound: a fair warning, given in advance.
+   two close, and where AEVB goes on falling, it settles. Its bound on log p(X) / N, which no test image enters, comes out
+   near its test bound (lower with few images): a fair forecast, given in advance.
 2. It pays by underfitting. The prior N(0, I) is wide and each weight's posterior stands for itself: with few images it is
    cheaper to leave a weight at the prior, as noise, and to silence the hidden unit that feeds it. Stopped in time, AEVB has
    a better test bound. The weights' KL per image falls as N grows, and so does the difference.
