@@ -180,7 +180,7 @@ def draw(path, results):
             result = found[f"{method}-{size}"]
             middle.plot(result["samples"], result["curve"], style, color=COLORS[method], label=f"{words}, N = {size:,}")
         against_size(right, method, "fitted", "o-", words)
-    against_size(left, "full-vb", "full_bound", "o:", "Full VB: bound on log p(X) / N")
+    against_size(left, "full-vb", "full_bound", "o:", "Full VB: full bound / N")
     against_size(right, "full-vb", "fitted_at_mean_weights", "o:", "Full VB, at the mean weights")
     for axes in (left, right):
         axes.set(xscale="log", xlabel="training images N")
