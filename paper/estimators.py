@@ -11,12 +11,17 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch.distributions import Normal
 
 from common.config import InputError
 from paper.vae_paper import VAE, kl_divergence
 
 LOG_2PI = math.log(2 * math.pi)
+
+
+def log_prior(z):
+    """log N(z; 0, I): (..., J) -> (...)."""
+    return -0.5 * (z * z + LOG_2PI).sum(dim=-1)
+
 
 # ---- the two SGVB estimators of the bound, section 2.3 ---------------------------------------------------------------
 
@@ -32,12 +37,12 @@ def log_weights(model: VAE, x, eps, path_only=False):
     check_draws(model, x, eps)
     mu, logvar = model.encode(x)                                         # (B, J), (B, J)
     z = model.reparameterize(mu, logvar, eps)                            # (L, B, J)
-    log_prior = -0.5 * (z * z + LOG_2PI).sum(dim=-1)                     # (L, B)
+    log_joint = model.log_likelihood(x, z) + log_prior(z)                # (L, B)
     if path_only:
         mu, logvar = mu.detach(), logvar.detach()
         eps = (z - mu) * torch.exp(-0.5 * logvar)                        # the same numbers, now a function of z
     log_q = -0.5 * (eps * eps + logvar + LOG_2PI).sum(dim=-1)            # (L, B)
-    return model.log_likelihood(x, z) + log_prior - log_q
+    return log_joint - log_q
 
 
 def estimator_a(model: VAE, x, eps):
@@ -116,9 +121,8 @@ def log_joint_on_grid(model: VAE, x, points: int = 400, limit: float = 8.0):
     axis = torch.linspace(-limit, limit, points, device=x.device, dtype=x.dtype)
     z = torch.cartesian_prod(*[axis] * latent).reshape(-1, latent)       # (G, J)
     log_cell = latent * math.log(2 * limit / (points - 1))
-    log_prior = Normal(0.0, 1.0).log_prob(z).sum(dim=1)                  # (G,)
     log_likelihood = torch.cat([log_likelihood_of_pairs(model, x, block) for block in z.split(10_000)], dim=1)    # (B, G)
-    return log_likelihood + log_prior + log_cell, z
+    return log_likelihood + log_prior(z) + log_cell, z
 
 
 def log_likelihood_of_pairs(model: VAE, x, z):

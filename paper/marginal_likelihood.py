@@ -23,7 +23,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from common.config import InputError
-from paper.estimators import LOG_2PI
+from paper.estimators import log_prior
 from paper.hmc import burn_in, draw, start_chains
 
 LEAPFROG_STEPS = 4          # appendix E, as are its 50 draws
@@ -35,11 +35,6 @@ WIDEN = 1.2                 # the proposal's standard deviation, in that of the 
 def log_joint_of(model) -> Callable:
     """log p(x, z) = log p(x|z) + log N(z; 0, I) of a VAE's decoder: a function of z (..., B, J) and x (B, D)."""
     return lambda z, x: model.log_likelihood(x, z) + log_prior(z)
-
-
-def log_prior(z):
-    """log N(z; 0, I): (..., J) -> (...)."""
-    return -0.5 * (z * z + LOG_2PI).sum(dim=-1)
 
 
 # ---- the steps of appendix D -----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from test_estimators import STANDARD_ERRORS, LinearGaussian, assert_mean, genera
 from torch.distributions import MultivariateNormal, Normal
 
 from common.config import InputError
-from paper import marginal_likelihood
+from paper import estimators, marginal_likelihood
 from paper.estimators import log_p_by_quadrature
 from paper.marginal_likelihood import log_joint_of, log_p_both_ways, log_p_by_hmc, start_from_the_prior
 
@@ -85,7 +85,7 @@ def test_marginal_likelihood(name):
 
 # ---- wrong answers ---------------------------------------------------------------------------------------------------
 
-posterior_draws, log_prior = marginal_likelihood.posterior_draws, marginal_likelihood.log_prior
+posterior_draws, log_prior = marginal_likelihood.posterior_draws, estimators.log_prior
 NO_BIAS = "appendix_d_has_no_bias_in_one_over_p_and_importance_sampling_none_in_p"
 PAPER = "the_number_of_draws_of_the_paper_suffices"
 

@@ -102,8 +102,7 @@ def rows(results):
     leads = [(lead(results, latent, which), latent, which) for latent in settings["latents"] for which in ("train", "test")]
     least, latent, which = min(leads)
     found.append((f"{name}: least lead of AEVB over wake-sleep from {min(COMPARED_FROM, samples):,} samples on, train and "
-                  "test, nats",
-                  "above 0", f"{least:.1f} ({latent} latents, {which})"))
+                  "test, nats", "above 0", f"{least:.1f} ({latent} latents, {which})"))
     latent = settings["latents"][-1]
     result = results["parts"][f"vae-{latent}"]["result"]
     train, test = (result["end"][which]["elbo"] for which in ("train", "test"))
