@@ -1,6 +1,7 @@
 """Files: weights that travel between the levels, checkpoints that a run resumes from.
 
-    params.npz       one entry per weight, named as in parameter_shapes, and `config` (VAEConfig as JSON); nothing else
+    params.npz       one entry per weight, named as in parameter_shapes, and `config` (VAEConfig as JSON); nothing else.
+                     A model of level 3 with other weights adds `settings` (JSON): which model it is, and what it is made of
     checkpoint.npz   all that a run needs to go on: weights, optimizer state, generator state, epoch, curve
 
 Everything is written to a temporary name and renamed, so that a file is either the old one or the new one, whole.
@@ -43,10 +44,16 @@ def write_text(path, text: str):
         file.write(text.encode())
 
 
-def save_params(path, params: dict[str, np.ndarray], config: VAEConfig):
-    """Writes the weights and their configuration. `params` are NumPy arrays, whatever level trained them."""
+def save_params(path, params: dict[str, np.ndarray], config: VAEConfig, settings: dict | None = None):
+    """Writes the weights and their configuration. `params` are NumPy arrays, whatever level trained them.
+
+    settings: {"model": its name, ...} of a model whose weights are not those of parameter_shapes, for load_settings.
+    """
+    told = {"config": np.array(config.to_json())}
+    if settings is not None:
+        told["settings"] = np.array(json.dumps(settings))
     with atomic_write(path) as file:
-        np.savez(file, config=np.array(config.to_json()), **params)
+        np.savez(file, **told, **params)
 
 
 def load_params(path) -> tuple[dict[str, np.ndarray], VAEConfig]:
@@ -54,15 +61,32 @@ def load_params(path) -> tuple[dict[str, np.ndarray], VAEConfig]:
 
     Raises InputError where the file is missing, is something else, or lacks, adds or misshapes a weight.
     """
+    params, config, settings = load_settings(path)
+    if settings is not None:
+        raise InputError(f"{path} holds a {settings['model']}, no plain VAE: only its own class in paper/ loads it")
+    check_params(params, config, path)
+    return {name: params[name] for name in parameter_shapes(config)}, config
+
+
+def load_settings(path) -> tuple[dict[str, np.ndarray], VAEConfig, dict | None]:
+    """The weights, configuration and settings that save_params wrote, the weights unchecked; None: there are no settings.
+
+    Raises InputError where the file is missing or something else.
+    """
     entries = _read_npz(path, "weights: params.npz of a training run")
-    if "config" not in entries or entries["config"].ndim or entries["config"].dtype.kind != "U":
+    if "config" not in entries or any(entries[name].ndim or entries[name].dtype.kind != "U"
+                                      for name in ("config", "settings") if name in entries):
         raise InputError(f"{path} holds no configuration: give the params.npz of a training run")
     try:
         config = VAEConfig.from_json(str(entries.pop("config")))
+        settings = json.loads(str(entries.pop("settings"))) if "settings" in entries else None
+        if settings is not None and not isinstance(settings["model"], str):
+            raise TypeError("its model is no name")
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    check_params(entries, config, path)
-    return {name: entries[name] for name in parameter_shapes(config)}, config
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{path}: its settings are damaged ({error}): give the params.npz of a training run") from error
+    return entries, config, settings
 
 
 def check_params(params: dict[str, np.ndarray], config: VAEConfig, source):
@@ -76,6 +100,12 @@ def check_params(params: dict[str, np.ndarray], config: VAEConfig, source):
         array = params[name]
         if array.shape != shapes[name]:
             raise InputError(f"{source}: {name} has shape {array.shape}, the configuration wants {shapes[name]}")
+    check_numbers(params, source)
+
+
+def check_numbers(params: dict[str, np.ndarray], source):
+    """Raises InputError unless all weights are finite and floating."""
+    for name, array in params.items():
         if array.dtype not in (np.float32, np.float64):
             raise InputError(f"{source}: {name} is {array.dtype}: weights are float32 or float64")
         if not np.isfinite(array).all():

@@ -30,6 +30,8 @@ class VAEConfig:
     likelihood    "bernoulli" (binary pixels) or "gaussian" (gray pixels in [0, 1])
     layers        hidden layers of the mlp on each side; 2 exists at level 3 only
     fixed_logvar  Gaussian only: this log-variance for every pixel instead of a learnt one (mean squared error in disguise)
+    condition     C, the number of classes, whose label, one-hot, is joined to the inputs of both networks of the mlp:
+                  q(z|x, y) and p(x|z, y); 0 for none
 
     Raises InputError where a field is out of range.
     """
@@ -41,6 +43,7 @@ class VAEConfig:
     likelihood: str = "bernoulli"
     layers: int = 1
     fixed_logvar: float | None = None
+    condition: int = 0
 
     def __post_init__(self):
         if self.arch not in ARCHITECTURES:
@@ -68,6 +71,10 @@ class VAEConfig:
                                  "use likelihood gaussian or leave it out")
             if not isinstance(self.fixed_logvar, (int, float)) or not math.isfinite(self.fixed_logvar):
                 raise InputError(f"fixed_logvar is {self.fixed_logvar!r}: give a finite number")
+        if not isinstance(self.condition, int) or isinstance(self.condition, bool) or self.condition < 0:
+            raise InputError(f"condition is {self.condition!r}: give the number of classes, or 0 for no label")
+        if self.condition and self.arch == "conv":
+            raise InputError(f"condition is {self.condition} with arch conv: only the mlp takes a label, use arch mlp")
 
     @property
     def pixels(self) -> int:
@@ -92,10 +99,11 @@ def parameter_shapes(config: VAEConfig) -> dict[str, tuple[int, ...]]:
     latent, pixels = config.latent, config.pixels
     if config.arch == "mlp":
         hidden = config.hidden
-        layers = {"encoder.hidden": (hidden, pixels)}
+        layers = {"encoder.hidden": (hidden, pixels + config.condition)}
         if config.layers == 2:
             layers["encoder.hidden2"] = (hidden, hidden)
-        layers |= {"encoder.mu": (latent, hidden), "encoder.logvar": (latent, hidden), "decoder.hidden": (hidden, latent)}
+        layers |= {"encoder.mu": (latent, hidden), "encoder.logvar": (latent, hidden),
+                   "decoder.hidden": (hidden, latent + config.condition)}
         if config.layers == 2:
             layers["decoder.hidden2"] = (hidden, hidden)
         if config.likelihood == "bernoulli":
@@ -124,19 +132,20 @@ def parameter_shapes(config: VAEConfig) -> dict[str, tuple[int, ...]]:
 
 
 def init_params(config: VAEConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Glorot-uniform weights and zero biases, float32: U(-a, a) with a = sqrt(6 / (fan_in + fan_out)).
+    """Glorot-uniform weights and zero biases, float32.
 
     Drawn in NumPy at every level, so that one seed gives one model.
     """
     params = {}
     for name, shape in parameter_shapes(config).items():
-        if name.endswith(".bias"):
-            params[name] = np.zeros(shape, np.float32)
-        else:
-            fans = (shape[0] + shape[1]) * math.prod(shape[2:])
-            bound = math.sqrt(6 / fans)
-            params[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
+        params[name] = np.zeros(shape, np.float32) if name.endswith(".bias") else glorot(shape, rng)
     return params
+
+
+def glorot(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """A weight of this shape, float32, from U(-a, a) with a = sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010)."""
+    bound = math.sqrt(6 / ((shape[0] + shape[1]) * math.prod(shape[2:])))
+    return rng.uniform(-bound, bound, shape).astype(np.float32)
 
 
 def set_output_bias(params, config: VAEConfig, pixel_means: np.ndarray):

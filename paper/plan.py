@@ -7,7 +7,9 @@ from common.config import ARCHITECTURES, LIKELIHOODS, InputError
 from common.data import BINARIZE, DATASETS
 from common.schedules import one_cycle, staircase
 
-MODELS = ("vae", "wake-sleep", "full-vb", "iwae", "autoencoder")
+# The models, and which of the options below are theirs alone
+MODELS = {"vae": (), "wake-sleep": (), "full-vb": (), "iwae": ("k",), "autoencoder": (),
+          "beta-vae": ("beta", "gamma", "capacity", "free_bits", "warmup", "cycles")}
 SCHEDULES = {"constant": lambda progress: 1.0, "one-cycle": one_cycle, "staircase": staircase}
 
 
@@ -47,7 +49,7 @@ class Plan:
 class Choice:
     """What is trained, on what, and where."""
 
-    model: str = option("vae", "the model", choices=MODELS)
+    model: str = option("vae", "the model", choices=tuple(MODELS))
     data: str = option("digits", "data set", choices=DATASETS)
     data_file: str | None = option(None, "your own images, an .npz file with x_train (N, h, w); with --data npz")
     data_dir: str | None = option(None, "folder of the data sets (default: $VAE_DATA, else data/)")
@@ -60,7 +62,27 @@ class Choice:
     latent: int = option(2, "latent dimensions", type=int)
     fixed_logvar: float | None = option(None, "Gaussian only: this log-variance for every pixel", type=float)
     k: int | None = option(None, "importance samples of --model iwae (default: 5)", type=int)
+    beta: float | None = option(None, "beta-vae: weight of the KL term (default: 1, the VAE)", type=float)
+    gamma: float | None = option(None, "beta-vae: the KL term costs gamma |KL - capacity| instead", type=float)
+    capacity: float | None = option(None, "beta-vae: that capacity, in nats (default: 0)", type=float)
+    free_bits: float | None = option(None, "beta-vae: nats of KL per latent that cost nothing (default: 0)", type=float)
+    warmup: float | None = option(None, "beta-vae: share of training, or of a cycle, over which beta or the capacity rises "
+                                  "from 0 (default: 0)", type=float)
+    cycles: int | None = option(None, "beta-vae: cycles of warm-up (default: 1)", type=int)
     dtype: str = option("float32", "precision of the arithmetic", choices=("float32", "float64"))
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     out: str | None = option(None, "folder for the results (default: runs/paper-MODEL-DATA-LATENT)")
     resume: bool = option(False, "go on from the checkpoint in --out", action="store_true")
+
+    def settings(self) -> dict:
+        """Those of the options that are the model's own, where they were given. Raises InputError for another model's."""
+        own = {}
+        for name in sorted({name for names in MODELS.values() for name in names}):
+            if getattr(self, name) is None:
+                continue
+            if name not in MODELS[self.model]:
+                theirs = " or ".join(model for model, names in MODELS.items() if name in names)
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} goes with --model {theirs}, not "
+                                 f"{self.model}: leave it out")
+            own[name] = getattr(self, name)
+        return own

@@ -24,7 +24,8 @@ def restore(path, plan, model, optimizer, generator):
     groups, facts = load_checkpoint(path)
     try:
         for name, value in asdict(plan).items():
-            longer = name == "epochs" and plan.schedule == "constant"   # with a schedule, every step depends on the last
+            # with a schedule every step depends on where the end is
+            longer = name == "epochs" and plan.schedule == "constant" and not hasattr(model, "progress")
             if value != facts["plan"][name] and not longer:
                 raise InputError(f"{path} is of a run with {name} {facts['plan'][name]}, not {value}: leave that as it "
                                  "was, or start anew in another folder")

@@ -4,8 +4,9 @@
     python paper/train_paper.py --data mnist --latent 20 --schedule one-cycle --lr 4e-3 --batch-size 128 --epochs 11
     python paper/train_paper.py --model iwae --k 50 --data mnist --latent 50 --hidden 200 --layers 2 --device cuda
 
-A model gives `training_loss(x, y, generator) -> loss, terms`. The images lie on the device as one tensor; a minibatch is
-a draw of its rows, binarized there. Prints one line per epoch, in nats per image.
+A model gives `training_loss(x, y, generator) -> loss, terms`, and where its objective changes on the way has a 0-d buffer
+`progress`, the share of training that is done. The images lie on the device as one tensor; a minibatch is a draw of its
+rows, binarized there. Prints one line per epoch, in nats per image.
 """
 
 import json
@@ -23,31 +24,38 @@ from common.cli import parse_options, run_command
 from common.config import InputError, VAEConfig, init_params, set_output_bias
 from common.data import EVAL_SEED, hold_out, load_dataset
 from common.devices import find_device
-from common.run import SMALL_SET_EPOCHS, SMALL_SET_LR, figures, machine
+from common.run import SMALL_SET_EPOCHS, SMALL_SET_LR, machine
 from paper.autoencoder import Autoencoder
+from paper.beta_vae import BetaVAE
 from paper.estimators import log_weight_prior
+from paper.family import FamilyModel
 from paper.fast_steps import GraphStep
 from paper.full_vb import FullVB
 from paper.images import Images
 from paper.iwae import IWAE
+from paper.pictures import draw_pictures
 from paper.plan import SCHEDULES, Choice, Plan
 from paper.resume import keep, restore
 from paper.vae_paper import VAE
 from paper.wake_sleep import WakeSleep
 
-MODELS = {"vae": VAE, "wake-sleep": WakeSleep, "full-vb": FullVB, "iwae": IWAE, "autoencoder": Autoencoder}
+MODELS = {"vae": VAE, "wake-sleep": WakeSleep, "full-vb": FullVB, "iwae": IWAE, "autoencoder": Autoencoder,
+          "beta-vae": BetaVAE}
 
 # ---- the loop ----------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def evaluate(model, x, y=None, batch_size=1000) -> dict[str, float]:
-    """The model's loss and terms, means over the images x (N, D), from one generator's noise: the same at every call."""
-    generator, totals = torch.Generator(x.device).manual_seed(EVAL_SEED), {}
+    """The model's loss and terms in eval mode, means over the images x (N, D), from one generator's noise: the same at
+    every call."""
+    generator, totals, training = torch.Generator(x.device).manual_seed(EVAL_SEED), {}, model.training
+    model.eval()
     for rows in torch.arange(len(x), device=x.device).split(batch_size):
         loss, terms = model.training_loss(x[rows], None if y is None else y[rows], generator)
         for name, value in {"loss": loss, **terms}.items():
             totals[name] = totals.get(name, 0.0) + float(value) * len(rows) / len(x)
+    model.train(training)
     return totals
 
 
@@ -96,6 +104,7 @@ def train(model, images: Images, plan: Plan, checkpoint=None, report=None) -> li
     if checkpoint is not None and Path(checkpoint).exists():
         rows, best = restore(checkpoint, plan, model, optimizer, generator)
     steps, saved, totals = -(-count // plan.batch_size), time.perf_counter(), {}
+    progress = getattr(model, "progress", None)
 
     def forward_backward(chosen):
         x, y = images.minibatch(chosen, generator)
@@ -118,8 +127,11 @@ def train(model, images: Images, plan: Plan, checkpoint=None, report=None) -> li
             for value in totals.values():
                 value.zero_()
             for i, chosen in enumerate(order.split(plan.batch_size)):
+                share = ((epoch - 1) * steps + i) / (plan.epochs * steps)
                 for group in optimizer.param_groups:
-                    group["lr"] = plan.lr * SCHEDULES[plan.schedule](((epoch - 1) * steps + i) / (plan.epochs * steps))
+                    group["lr"] = plan.lr * SCHEDULES[plan.schedule](share)
+                if progress is not None:
+                    progress.fill_(share)
                 step(chosen)
                 optimizer.step()
         row = {"epoch": epoch, "train": {name: float(value) for name, value in totals.items()}}
@@ -157,16 +169,20 @@ def stopped(rows, plan) -> bool:
 
 
 def build(name: str, config: VAEConfig, images: Images, seed: int = 0, **settings):
-    """The model called `name`, one of MODELS, where the images are, drawn from the seed; settings: IWAE's k.
+    """The model called `name`, one of MODELS, where the images are, drawn from the seed; settings: its own, as IWAE's k.
 
     A Bernoulli decoder begins as the average image, as at every level.
     """
-    params = init_params(config, np.random.default_rng(seed))
+    x, rng, kind = images.x_train, np.random.default_rng(seed), MODELS[name]
+    means = x.mean(dim=0).cpu().numpy()
+    if issubclass(kind, FamilyModel):
+        return kind(config, **settings).draw_weights(rng, means).to(x.device, x.dtype)
+    params = init_params(config, rng)
     if config.likelihood == "bernoulli":
-        set_output_bias(params, config, images.x_train.mean(dim=0).cpu().numpy())
+        set_output_bias(params, config, means)
     if name == "full-vb":                                                # its weights' KL is shared out over the images
-        settings = {"training_images": len(images.x_train)} | settings
-    return MODELS[name](config, params, **settings).to(images.x_train.device, images.x_train.dtype)
+        settings = {"training_images": len(x)} | settings
+    return kind(config, params, **settings).to(x.device, x.dtype)
 
 
 def epoch_line(row, epochs: int) -> str:
@@ -177,23 +193,6 @@ def epoch_line(row, epochs: int) -> str:
             terms = (f"{name} {value:.2f}" for name, value in row[part].items() if name != "loss")
             words.append(f"{part} {' '.join(terms)}")
     return " | ".join([*words, f"{row['seconds']:.1f} s"])
-
-
-def draw_pictures(out: Path, model, images: Images, labels):
-    """The pictures of the other levels, as far as they fit: an autoencoder has no prior to draw from."""
-    draw, config, x = figures(), model.config, images.x_test
-    with torch.no_grad():
-        def decoded(z):
-            return model.decode_mean(torch.as_tensor(z, device=x.device, dtype=x.dtype)).cpu().numpy()
-
-        mu = model.encode(x)[0].cpu().numpy()
-        draw.reconstructions(out / "reconstructions.png", x[:10].cpu().numpy(), decoded(mu[:10]), config.image_shape)
-        draw.latent_scatter(out / "latent_scatter.png", mu, labels)
-        if not isinstance(model, Autoencoder):
-            z = np.random.default_rng(EVAL_SEED).standard_normal((100, config.latent))
-            draw.prior_samples(out / "prior_samples.png", decoded(z), config.image_shape)
-            if config.latent <= 2:
-                draw.manifold(out / "manifold.png", decoded(draw.latent_grid(config.latent)), config.image_shape)
 
 
 def small_set_defaults(given) -> dict:
@@ -221,8 +220,7 @@ def main(argv=None):
     out = Path(choice.out or f"runs/paper-{choice.model}-{choice.data}-{choice.latent}")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a folder")
-    if choice.k is not None and choice.model != "iwae":
-        raise InputError(f"--k {choice.k} goes with --model iwae, not {choice.model}: leave it out")
+    settings = choice.settings()
     if choice.model == "full-vb" and (plan.weight_prior or plan.weight_decay):
         raise InputError("--weight-prior and --weight-decay go with weights that are numbers; full-vb has a prior on its "
                          "weights already: leave them out")
@@ -232,7 +230,7 @@ def main(argv=None):
     config = VAEConfig(choice.arch, data.image_shape, choice.hidden, choice.latent, choice.likelihood, choice.layers,
                        choice.fixed_logvar)
     images = Images.of(data, choice.binarize, device, choice.dtype, choice.likelihood, plan.seed)
-    model = build(choice.model, config, images, plan.seed, **({} if choice.k is None else {"k": choice.k}))
+    model = build(choice.model, config, images, plan.seed, **settings)
     checkpoint, metrics = out / "checkpoint.npz", out / "metrics.json"
     told = {"choice": asdict(choice), "plan": asdict(plan), "machine": machine()}
     if choice.resume and checkpoint.exists():
@@ -246,7 +244,7 @@ def main(argv=None):
         rows = train(model, images, plan, checkpoint, lambda row: print(epoch_line(row, plan.epochs), flush=True))
         model.save(out / "params.npz")
         write_text(metrics, json.dumps(told | {"rows": rows}, indent=1) + "\n")
-        draw_pictures(out, model, images, data.y_test)
+        draw_pictures(out, model.eval(), images)
     except KeyboardInterrupt:
         print(f"\nstopped: the same command with --resume goes on from {checkpoint}", file=sys.stderr)
         raise

@@ -26,7 +26,7 @@ class MLPEncoder(nn.Module):
 
     def __init__(self, config: VAEConfig):
         super().__init__()
-        self.hidden = nn.Linear(config.pixels, config.hidden)
+        self.hidden = nn.Linear(config.pixels + config.condition, config.hidden)
         if config.layers == 2:
             self.hidden2 = nn.Linear(config.hidden, config.hidden)
         self.mu = nn.Linear(config.hidden, config.latent)
@@ -69,7 +69,7 @@ class MLPDecoder(nn.Module):
     def __init__(self, config: VAEConfig):
         super().__init__()
         self.config = config
-        self.hidden = nn.Linear(config.latent, config.hidden)
+        self.hidden = nn.Linear(config.latent + config.condition, config.hidden)
         if config.layers == 2:
             self.hidden2 = nn.Linear(config.hidden, config.hidden)
         if config.likelihood == "bernoulli":

@@ -19,9 +19,10 @@ from common.config import VAEConfig
 from common.data import Dataset
 from paper.autoencoder import Autoencoder
 from paper.experiments import autoencoder_and_vae
-from paper.experiments.autoencoder_and_vae import STEPS, Reader, fitted_gaussian, jumps
+from paper.experiments.autoencoder_and_vae import STEPS, fitted_gaussian, jumps
 from paper.images import Images
 from paper.plan import Plan
+from paper.reader import Reader
 from paper.train_paper import build, epoch_line, evaluate, train
 from paper.vae_paper import VAE
 

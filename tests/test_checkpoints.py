@@ -347,7 +347,7 @@ def test_a_configuration_survives_json(config):
 def test_a_configuration_is_frozen_and_has_the_documented_defaults():
     config = VAEConfig()
     assert asdict(config) == {"arch": "mlp", "image_shape": (28, 28), "hidden": 500, "latent": 20,
-                              "likelihood": "bernoulli", "layers": 1, "fixed_logvar": None}
+                              "likelihood": "bernoulli", "layers": 1, "fixed_logvar": None, "condition": 0}
     assert config.pixels == 784 and VAEConfig(image_shape=(28, 20)).pixels == 560
     with pytest.raises(FrozenInstanceError):
         config.latent = 3

@@ -734,7 +734,9 @@ OPTIONS = ["--seed 1", "--batch-size 19", "--epochs 4", "--hidden 8", "--latent 
            "--optimizer adagrad", "--lr 0.02", "--schedule one-cycle", "--schedule staircase", "--adam-eps 0.01",
            "--weight-decay 0.1", "--weight-prior", "--binarize static", "--binarize threshold", "--binarize none",
            "--likelihood gaussian", "--likelihood gaussian --fixed-logvar -1", "--dtype float64", "--model iwae",
-           "--model iwae --k 2", "--model autoencoder", "--patience 2", "--evaluate-every 2"]
+           "--model iwae --k 2", "--model autoencoder", "--patience 2", "--evaluate-every 2",
+           *(f"--model beta-vae {own}" for own in ("--beta 2", "--gamma 3", "--gamma 3 --capacity 4", "--free-bits 0.5",
+                                                   "--warmup 0.5", "--warmup 0.5 --cycles 2"))]
 
 
 def test_every_option_changes_the_numbers(tmp_path, tiny_run):

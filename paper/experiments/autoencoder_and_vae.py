@@ -13,7 +13,7 @@ What is measured besides, on held-out images:
 jump        a straight walk between the codes of two images, in STEPS equal steps: the largest step of the decoded mean as a
             share of its whole path (L2), the mean over pairs. 1/STEPS where it moves evenly, 1 where it leaps at once; the
             scale of the codes does not matter, nor does the distance of the two images
-read        share of draws that a classifier reads as some digit with a probability of at least CONFIDENT, completeness for
+read        share of draws that a classifier reads as some digit with a probability of at least 0.9, completeness for
             short. A decoded mean is gray, the classifier knows binary images, and on blur it is not to be trusted: so each
             draw is an image, x ~ p(x|z), binary pixels as both models and the classifier were trained on, and the share is
             to be compared with that of real test images and of reconstructions
@@ -23,7 +23,6 @@ kinds       exp(entropy) of the digits that it reads in the draws: 10 where all 
 
 import numpy as np
 import torch
-from sklearn.neural_network import MLPClassifier
 
 from common import figures
 from common.config import VAEConfig
@@ -32,9 +31,9 @@ from paper.images import Images
 from paper.packed import pack, unpack
 from paper.parts import Part
 from paper.plan import Plan
+from paper.reader import CONFIDENT, Reader
 from paper.train_paper import build, train
 
-CONFIDENT = 0.9
 STEPS = 50
 CODES = 1500                                            # codes that are drawn
 WALKS, WALK = ((0, 1), (4, 3), (7, 5)), 11              # between the first test images of these digits, in so many pictures
@@ -64,28 +63,6 @@ def parts(settings):
 
 # ---- what is measured --------------------------------------------------------------------------------------------------
 # N images, D pixels, J latents, P pairs
-
-
-class Reader:
-    """A classifier of binary images, trained on the training images as the models see them: binarized, a fresh draw each
-    epoch; `accuracy` on the test images."""
-
-    def __init__(self, images: Images, hidden: int, epochs: int, seed: int = 0):
-        self.classifier = MLPClassifier((hidden,), batch_size=100, random_state=seed)
-        generator = torch.Generator(images.x_train.device).manual_seed(seed)
-        everything = torch.arange(len(images.x_train), device=images.x_train.device)
-        y = images.y_train
-        for _ in range(epochs):
-            x, _ = images.minibatch(everything, generator)
-            self.classifier.partial_fit(x.cpu().numpy(), y.cpu().numpy(), classes=y.unique().cpu().numpy())
-        self.accuracy = float(self.classifier.score(images.x_test.cpu().numpy(), images.y_test.cpu().numpy()))
-
-    def __call__(self, x) -> dict[str, float]:
-        """What it reads in binary images x (N, D): the share it is sure of, and how many kinds of digits."""
-        p = self.classifier.predict_proba(x.cpu().numpy())                                        # (N, K)
-        share = np.bincount(p.argmax(axis=1), minlength=p.shape[1]) / len(p)
-        share = share[share > 0]
-        return {"read": float((p.max(axis=1) >= CONFIDENT).mean()), "kinds": float(np.exp(-(share * np.log(share)).sum()))}
 
 
 def jumps(model, z_from, z_to):
