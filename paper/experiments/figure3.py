@@ -223,12 +223,13 @@ def draw(path, results):
                 axes.plot(samples, [point[name]["importance_sampling"] for point in found], "x", color=COLORS[kind],
                           markersize=5)
                 lowest.append(sorted(values)[1 if len(values) > 3 else 0])
-        axes.plot([], [], "x", color="black", markersize=5, label="importance sampling")
+        if column == 0:
+            axes.plot([], [], "x", color="black", markersize=5, label="importance sampling")
+            names = axes.get_legend_handles_labels()                     # Monte Carlo EM is in this panel only
         axes.set(xlabel="training samples evaluated (millions)", xlim=(0, None), ylim=(min(lowest) - 2, None))
         axes.set_ylabel("log p(x) (nats per image)" if column == 0 else "")
         axes.grid(alpha=0.3)
-        if column == 0:
-            axes.legend(loc="lower right", frameon=False, fontsize=9)
+    axes.legend(*names, loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9)
     figure.text(0, (HEIGHT + 45) / figures.PANEL, "Figure 3: marginal likelihood while training, 100 hidden units, "
                 f"{results['settings']['latent']} latents", fontsize=14)
     figures.save(figure, path)

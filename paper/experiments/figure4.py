@@ -42,7 +42,7 @@ PRESETS = {
         },
     },
     "cpu": {
-        "training_samples": 10_000_000,
+        "training_samples": 40_000_000,
         "planes": {"frey": FREY | {"training": {"pick_samples": 120_000, "matmul": "highest"}},
                    "mnist": MNIST | {"training": {"pick_samples": 120_000, "matmul": "medium"}}},
     },
