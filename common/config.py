@@ -183,6 +183,26 @@ def check_batch(params, x, eps, config: VAEConfig):
             raise InputError(f"{name} is {array.dtype} but the parameters are {dtype}: convert it first")
 
 
+def check_labels(y, count: int, config: VAEConfig):
+    """Raises InputError unless y is (count,) whole numbers from 0 to C - 1, or None for a model without labels.
+
+    Works for arrays and tensors alike; on a GPU the numbers stay unread, since to read them is to wait for it.
+    """
+    classes = config.condition
+    if y is None and not classes:
+        return
+    if not classes:
+        raise InputError("y is given, but the model takes no label (condition is 0): leave y out")
+    if y is None:
+        raise InputError(f"y is missing: the model wants a label from 0 to {classes - 1} for each image")
+    if tuple(y.shape) != (count,):
+        raise InputError(f"y has shape {tuple(y.shape)}: the model wants ({count},), one label for each image")
+    if "int" not in str(y.dtype):                       # int64 and uint8 of NumPy, torch.int64
+        raise InputError(f"y is {y.dtype}: labels are whole numbers, convert them to int64")
+    if not getattr(y, "is_cuda", False) and bool(((y < 0) | (y >= classes)).any()):
+        raise InputError(f"y runs from {int(y.min())} to {int(y.max())}: labels go from 0 to {classes - 1}")
+
+
 def check_objective(beta: float, free_bits: float):
     """Raises InputError unless both weights of the objective are finite and at least 0."""
     for name, value in (("beta", beta), ("free_bits", free_bits)):

@@ -1,13 +1,14 @@
-"""Data: five sets of images, each checked before it is used, and the four ways of making gray pixels binary.
+"""Data: six sets of images, each checked before it is used, and the four ways of making gray pixels binary.
 
     from common.data import binarize, load_dataset, pixels
-    data = load_dataset("digits")                       # or mnist, binary-mnist, frey, npz
+    data = load_dataset("digits")                       # or mnist, binary-mnist, frey, sprites, npz
     x = binarize(data.x_train[:100], "dynamic", rng)    # (100, D), zeros and ones
 
     digits         1,797 real 8 x 8 digits that come with scikit-learn: no file, no network
     mnist          60,000 + 10,000 digits, 28 x 28; <root>/MNIST/raw, downloaded when absent
     binary-mnist   50,000 + 10,000 + 10,000 digits, binarized once and for all; <root>/BinaryMNIST
     frey           1,965 frames of a face, 28 high x 20 wide; <root>/frey_rawface.mat
+    sprites        737,280 shapes, 64 x 64, whose five factors are known; made on demand, see common/sprites.py
     npz            your own images in an .npz file
 
 <root> is the argument data_dir, else $VAE_DATA, else data/. A set that cannot be had is an error, never another set.
@@ -30,13 +31,15 @@ import numpy as np
 
 from common.checkpoints import UNREADABLE, atomic_write
 from common.config import InputError
+from common.sprites import SIDE, Sprites
 
 # N images, D pixels of an image: height * width, in reading order
 
-DATASETS = ("digits", "mnist", "binary-mnist", "frey", "npz")
+DATASETS = ("digits", "mnist", "binary-mnist", "frey", "sprites", "npz")
 BINARIZE = ("dynamic", "static", "threshold", "none")
 SPLIT_SEED = 2014           # parts the sets that come unsplit: digits and frey
 EVAL_SEED = 1312            # binarizes test images: the same ones for every training seed
+SPRITES_TEST = 10_000       # sprites that are drawn to evaluate on
 DOWNLOAD_TIMEOUT = 20       # seconds of silence before a download gives up
 
 # name: (bytes, sha256), both of the unpacked file
@@ -63,7 +66,8 @@ FREY_URL = "https://cs.nyu.edu/~roweis/data/frey_rawface.mat"
 class Dataset:
     """Images in three parts. `pixels` brings them to [0, 1].
 
-    x_train, x_valid, x_test   (N, D), uint8 in 0..255 or float32 in [0, 1]; x_valid is None where there is no such part
+    x_train, x_valid, x_test   (N, D), uint8 in 0..255 or float32 in [0, 1]; x_valid is None where there is no such part,
+                               and x_train of sprites makes the rows it is asked for
     y_train, y_valid, y_test   (N,) int64 labels, or None
     image_shape                (height, width) in pixels
     binary                     every pixel is black or white already, so that binarize changes nothing
@@ -71,7 +75,7 @@ class Dataset:
 
     name: str
     image_shape: tuple[int, int]
-    x_train: np.ndarray
+    x_train: np.ndarray | Sprites
     x_valid: np.ndarray | None
     x_test: np.ndarray
     y_train: np.ndarray | None = None
@@ -98,6 +102,8 @@ def load_dataset(name, data_dir=None, data_file=None, download=True) -> Dataset:
         raise InputError(f"--data-file {data_file} goes with --data npz, but --data is {name}: choose npz, or leave it out")
     if name == "digits":
         return _digits()
+    if name == "sprites":
+        return sprites_dataset()
     if name == "npz":
         return _npz(data_file)
     root = _root(data_dir)
@@ -108,6 +114,8 @@ def load_dataset(name, data_dir=None, data_file=None, download=True) -> Dataset:
 
 def hold_out(data: Dataset) -> Dataset:
     """The data set with the last tenth of its training images as x_valid, said aloud: for sets that have no such part."""
+    if isinstance(data.x_train, Sprites):
+        raise InputError(f"{data.name} has no images beyond those it trains on: leave patience out, none can be held out")
     if len(data.x_train) < 2:
         raise InputError(f"{data.name} has one training image: give at least two, one is held out for validation")
     held = max(1, len(data.x_train) // 10)
@@ -124,6 +132,11 @@ def pixels(x, dtype=np.float32) -> np.ndarray:
     if x.dtype.kind != "f":
         raise InputError(f"pixels are {x.dtype}: give uint8 in 0..255 or floats in [0, 1]")
     return x.astype(dtype, copy=False)
+
+
+def pixel_means(x) -> np.ndarray:
+    """The mean of each pixel over the images x (N, D), uint8 or in [0, 1]: (D,) float32 in [0, 1]."""
+    return x.pixel_means() if isinstance(x, Sprites) else pixels(x).mean(axis=0)
 
 
 def binarize(x, how, rng, dtype=np.float32) -> np.ndarray:
@@ -165,7 +178,7 @@ def eval_images(data: Dataset, how, dtype=np.float32) -> np.ndarray:
     return binarize(data.x_test, how, np.random.default_rng(EVAL_SEED), dtype)
 
 
-# ---- the five sets -------------------------------------------------------------------------------------------------
+# ---- the six sets --------------------------------------------------------------------------------------------------
 
 
 def _digits() -> Dataset:
@@ -253,6 +266,14 @@ def _frey(path: Path) -> Dataset:
     order = np.random.default_rng(SPLIT_SEED).permutation(len(x))
     x_test, x_valid, x_train = (x[np.sort(rows)] for rows in np.split(order, [200, 400]))
     return Dataset("frey", (28, 20), x_train, x_valid, x_test)
+
+
+def sprites_dataset(sprites: Sprites | None = None) -> Dataset:
+    """All sprites to train on, and a fixed draw of 10,000 of them to evaluate on: as with dSprites, no part of the grid is
+    held out, and a test bound is a training bound. Another, smaller set of sprites makes a smaller data set. No labels."""
+    sprites = Sprites() if sprites is None else sprites
+    test = np.random.default_rng(SPLIT_SEED).permutation(len(sprites))[:SPRITES_TEST]
+    return Dataset("sprites", (SIDE, SIDE), sprites, None, sprites[test], binary=True)
 
 
 def _npz(path) -> Dataset:

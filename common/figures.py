@@ -100,6 +100,15 @@ def interpolations(path, x_from, walks, x_to, image_shape):
     return save(figure, path)
 
 
+def label_grid(path, images, image_shape, title, x=None):
+    """A column for each label: images (R, C, D); and beside each row the image of x (R, D) that it comes from, if any."""
+    figure, zoom = new_figure(), _zoom(image_shape, len(images), images.shape[1] + (x is not None))
+    if x is not None:
+        show(figure, tile(x, image_shape, 1, zoom), title="image")
+    show_labels(figure, images, image_shape, zoom, 0 if x is None else image_shape[1] * zoom + 40, title)
+    return save(figure, path)
+
+
 def manifold(path, images, image_shape):
     """The decoded latent_grid(2), (side*side, D), on axes that tell z1 (left to right) and z2 (bottom to top)."""
     side = math.isqrt(len(images))
@@ -128,6 +137,16 @@ def filmstrip(path, frames, epochs, image_shape):
         page = tile(images, image_shape, columns, zoom)
         row, column = divmod(i, per_row)
         show(figure, page, column * max(page.shape[1] + 15, 110), -row * (page.shape[0] + 40), title=f"epoch {epoch}")
+    return save(figure, path)
+
+
+def code_maps(path, x, maps, reconstruction, image_shape):
+    """Images x (N, D), the codes of their cells, a gray for each, and what the decoder makes of them, a row each (N, D)."""
+    zoom = _zoom(image_shape, 3, len(x))
+    figure, page = new_figure(), tile(np.concatenate([x, maps, reconstruction]), image_shape, len(x), zoom)
+    axes = show(figure, page, title="Images, their codes (a gray for each) and reconstructions")
+    row = image_shape[0] * zoom + GAP
+    axes.set_yticks([row * (i + 0.5) for i in range(3)], ["original", "codes", "reconstruction"])
     return save(figure, path)
 
 
@@ -280,6 +299,15 @@ def show(figure, page, left=0, top=0, title="", extent=None):
     axes.set(xticks=[], yticks=[])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+    return axes
+
+
+def show_labels(figure, images, image_shape, zoom, left=0, title=""):
+    """The images (R, C, D), a column for each label with its number below; the axes. Its upper left corner is (left, 0)."""
+    classes, cell = images.shape[1], image_shape[1] * zoom + GAP
+    axes = show(figure, tile(images.reshape(-1, images.shape[2]), image_shape, classes, zoom), left, title=title)
+    axes.set_xticks([(column + 0.5) * cell for column in range(classes)], range(classes))
+    axes.set_xlabel("label y")
     return axes
 
 

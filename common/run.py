@@ -30,7 +30,7 @@ from tqdm import tqdm
 from common.checkpoints import check_params, load_checkpoint, load_params, save_checkpoint, save_params, write_text
 from common.cli import Options
 from common.config import InputError, VAEConfig, check_one_layer, init_params, set_output_bias, side_by_side
-from common.data import EVAL_SEED, binarize, choose_binarize, eval_images, load_dataset, pixels
+from common.data import EVAL_SEED, binarize, choose_binarize, eval_images, load_dataset, pixel_means
 
 FILMSTRIP_EPOCHS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 EPOCHS, LR = 20, 1e-3                           # where neither the user nor the next two lines say otherwise
@@ -73,6 +73,9 @@ class Run:
             self.config = VAEConfig(options.arch, self.data.image_shape, options.hidden, options.latent, options.likelihood,
                                     fixed_logvar=options.fixed_logvar)
         check_one_layer(self.config)
+        if self.config.condition:
+            raise InputError(f"{source} holds a conditional VAE of {self.config.condition} classes, and levels 1 and 2 "
+                             "train without labels: use paper/train_paper.py --model conditional-vae")
         if self.config.image_shape != self.data.image_shape:
             raise InputError(f"{source} is for images of {side_by_side(self.config.image_shape)}, but those of "
                              f"{self.data.name} are {side_by_side(self.data.image_shape)}: choose another --data")
@@ -91,7 +94,7 @@ class Run:
         if self.params is None:
             self.params = params
             if self.config.likelihood == "bernoulli":
-                set_output_bias(params, self.config, pixels(self.x_train).mean(axis=0))
+                set_output_bias(params, self.config, pixel_means(self.x_train))
         self.params = {name: array.astype(self.dtype) for name, array in self.params.items()}
         if rng_state is not None:
             self.rng.bit_generator.state = rng_state

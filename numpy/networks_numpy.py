@@ -3,8 +3,9 @@
     (mu, logvar), cache = encode_forward(params, x, config)         grads     = encode_backward(dmu, dlogvar, cache)
     output, cache       = decode_forward(params, z, config)         dz, grads = decode_backward(doutput, cache)
 
-`params` is a dict from name to array (common/config.py has the table), `grads` a dict with the same names.
-Letters: B images, D = height*width pixels, H hidden units, J latents.
+`params` is a dict from name to array (common/config.py has the table), `grads` a dict with the same names. A conditional
+model, q(z|x, y) and p(x|z, y), has the labels y (B,) behind the config.
+Letters: B images, D = height*width pixels, H hidden units, J latents, C classes.
 """
 
 import numpy as np
@@ -26,7 +27,7 @@ from layers_numpy import (
     tanh_forward,
 )
 
-from common.config import CONV_CHANNELS, check_one_layer
+from common.config import CONV_CHANNELS, check_labels, check_one_layer
 
 
 def layer(params, name):
@@ -34,14 +35,23 @@ def layer(params, name):
     return params[f"{name}.weight"], params[f"{name}.bias"]
 
 
+def join_label(a, y, config):
+    """a (B, n), and behind it the labels y (B,), one-hot: (B, n + C). A model without labels takes a as it is."""
+    check_labels(y, len(a), config)
+    if not config.condition:
+        return a
+    one_hot = np.eye(config.condition, dtype=a.dtype)[y]                               # (B, C)
+    return np.concatenate([a, one_hot], axis=1)
+
+
 # ---- encoder -------------------------------------------------------------------------------------------------------
 
 
-def encode_forward(params, x, config):
+def encode_forward(params, x, config, y=None):
     """The parameters of q(z|x) = N(mu, exp(logvar)). x (B, D) -> (mu (B, J), logvar (B, J)), cache."""
     check_one_layer(config)
     forward = encode_mlp_forward if config.arch == "mlp" else encode_conv_forward
-    out, cache = forward(params, x, config)
+    out, cache = forward(params, join_label(x, y, config), config)
     return out, (config, cache)
 
 
@@ -52,8 +62,8 @@ def encode_backward(dmu, dlogvar, cache):
     return backward(dmu, dlogvar, cache)
 
 
-def encode(params, x, config):
-    return encode_forward(params, x, config)[0]
+def encode(params, x, config, y=None):
+    return encode_forward(params, x, config, y)[0]
 
 
 def encode_mlp_forward(params, x, config):
@@ -116,11 +126,11 @@ def encode_conv_backward(dmu, dlogvar, cache):
 # ---- decoder -------------------------------------------------------------------------------------------------------
 
 
-def decode_forward(params, z, config):
+def decode_forward(params, z, config, y=None):
     """The parameters of p(x|z). z (B, J) -> logits (B, D), or for the Gaussian (mean (B, D), logvar (B, D)); cache."""
     check_one_layer(config)
     forward = decode_mlp_forward if config.arch == "mlp" else decode_conv_forward
-    raw, cache = forward(params, z, config)
+    raw, cache = forward(params, join_label(z, y, config), config)
     if config.likelihood == "bernoulli":
         return raw, (config, cache, None)
     raw_mean, logvar = raw
@@ -135,16 +145,17 @@ def decode_backward(dout, cache):
         dmean, dlogvar = dout
         dout = sigmoid_backward(dmean, sigmoid_cache), dlogvar
     backward = decode_mlp_backward if config.arch == "mlp" else decode_conv_backward
-    return backward(dout, cache)
+    dz, grads = backward(dout, cache)
+    return dz[:, :config.latent], grads                   # z stood in front; of the label nobody wants the gradient
 
 
-def decode(params, z, config):
-    return decode_forward(params, z, config)[0]
+def decode(params, z, config, y=None):
+    return decode_forward(params, z, config, y)[0]
 
 
-def decode_mean(params, z, config):
+def decode_mean(params, z, config, y=None):
     """The mean of p(x|z), a picture to look at. z (B, J) -> (B, D) in [0, 1]."""
-    out = decode(params, z, config)
+    out = decode(params, z, config, y)
     return sigmoid_forward(out)[0] if config.likelihood == "bernoulli" else out[0]
 
 

@@ -4,21 +4,23 @@
     python numpy/sample_numpy.py --weights FILE.npz --samples 400
     python numpy/sample_numpy.py --weights FILE.npz --reconstruct --data mnist
     python numpy/sample_numpy.py --weights FILE.npz --interpolate --data mnist
+    python numpy/sample_numpy.py --weights FILE.npz --label 3                     # of a conditional VAE: draws of a 3
 
 Writes one picture beside the weights, or into --out, and prints its path.
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from networks_numpy import decode_mean, encode
+from networks_numpy import decode_mean, encode, layer
 
 from common import figures
 from common.checkpoints import load_params
 from common.cli import run_command
-from common.config import InputError, side_by_side
+from common.config import InputError, check_labels, side_by_side
 from common.data import DATASETS, default_binarize, eval_images, load_dataset
 
 ROWS, WALK = 10, 11                     # of the reconstructions; of the walks from one image to another
@@ -32,13 +34,31 @@ def interpolations(params, x_from, x_to, config):
     return decode_mean(params, z.reshape(-1, config.latent), config).reshape(len(z), WALK, -1)
 
 
+def given_label(params, config, label):
+    """A conditional VAE told one label is a plain VAE: the label's column of both first layers joins their bias.
+
+    Returns that VAE's params and config. Raises InputError for a label that the weights do not know.
+    """
+    check_labels(np.array([label]), 1, config)
+    plain = dict(params)
+    for name, inputs in (("encoder.hidden", config.pixels), ("decoder.hidden", config.latent)):
+        weight, bias = layer(params, name)                                         # (H, inputs + C), (H,)
+        plain[f"{name}.weight"], plain[f"{name}.bias"] = weight[:, :inputs], bias + weight[:, inputs + label]
+    return plain, replace(config, condition=0)
+
+
 def shuffled_images(config, options):
-    """Test images of the data set in random order: (N, D). Raises InputError where they do not fit the weights."""
+    """Test images of the data set in random order, with --label those of that label: (N, D). Raises InputError where they
+    do not fit the weights."""
     data = load_dataset(options.data, options.data_dir, options.data_file)
     if data.image_shape != config.image_shape:
         raise InputError(f"--weights {options.weights} is for images of {side_by_side(config.image_shape)}, those of "
                          f"{data.name} are {side_by_side(data.image_shape)}: choose another --data")
     x = eval_images(data, default_binarize(data, config.likelihood))
+    if options.label is not None:
+        if data.y_test is None or options.label not in data.y_test:
+            raise InputError(f"{data.name} has no test image with the label {options.label}: choose another --data")
+        x = x[data.y_test == options.label]
     return np.random.default_rng(options.seed).permutation(x)
 
 
@@ -50,6 +70,7 @@ def parse(argv):
     what.add_argument("--samples", type=int, default=100, metavar="N", help="decode N draws from the prior (default: 100)")
     what.add_argument("--reconstruct", action="store_true", help="test images above their reconstructions")
     what.add_argument("--interpolate", action="store_true", help="walks between pairs of test images, through the latents")
+    parser.add_argument("--label", type=int, help="the label that a conditional VAE is told")
     parser.add_argument("--data", choices=DATASETS, default="digits", help="where the images come from (default: digits)")
     parser.add_argument("--data-file", help="your own images, with --data npz")
     parser.add_argument("--data-dir", help="folder of the data sets (default: $VAE_DATA, else data/)")
@@ -66,6 +87,10 @@ def main(argv=None):
     options = parse(argv)
     params, config = load_params(options.weights)
     params = {name: array.astype(np.float32) for name, array in params.items()}
+    if config.condition and options.label is None:
+        raise InputError(f"--weights {options.weights} holds a conditional VAE: give --label, 0 to {config.condition - 1}")
+    if options.label is not None:
+        params, config = given_label(params, config, options.label)
     out = Path(options.out) if options.out else Path(options.weights).parent
     if options.reconstruct:
         x = shuffled_images(config, options)[:ROWS]

@@ -9,6 +9,9 @@ One image x, one noise vector eps: encode, reparameterize, decode, and the bound
 All functions are pure: noise comes in as an argument, nothing is edited. Level 2 does the same in
 pytorch_lowlevel/vae_lowlevel.py, where autograd takes over every *_backward.
 
+A conditional VAE (Kingma et al. 2014, Sohn et al. 2015) is given each image's label y besides: q(z|x, y),
+p(x|z, y), the same p(z), and the elbo bounds log p(x|y).
+
 Letters: B images, D pixels, J latents. Units: nats per image.
 """
 
@@ -50,12 +53,12 @@ def reparameterize(mu, logvar, eps):
 # ---- the two terms of the bound, eq. 10 ----------------------------------------------------------------------------
 
 
-def likelihood_and_kl_forward(params, x, eps, config):
+def likelihood_and_kl_forward(params, x, eps, config, y=None):
     """x (B, D), eps (B, J) -> log p(x|z) (B,) and the KL divergence per latent (B, J), in nats; cache."""
     check_batch(params, x, eps, config)
-    (mu, logvar), encode_cache = encode_forward(params, x, config)                     # (B, J), (B, J)
+    (mu, logvar), encode_cache = encode_forward(params, x, config, y)                  # (B, J), (B, J)
     z, reparameterize_cache = reparameterize_forward(mu, logvar, eps)                  # (B, J)
-    out, decode_cache = decode_forward(params, z, config)                              # (B, D)
+    out, decode_cache = decode_forward(params, z, config, y)                           # (B, D)
     if config.likelihood == "bernoulli":
         log_likelihood, likelihood_cache = bernoulli_log_likelihood_forward(out, x)    # (B,)
     else:
@@ -79,32 +82,34 @@ def likelihood_and_kl_backward(dlog_likelihood, dkl, cache):
     return encoder_grads | decoder_grads
 
 
-def likelihood_and_kl(params, x, eps, config):
-    return likelihood_and_kl_forward(params, x, eps, config)[0]
+def likelihood_and_kl(params, x, eps, config, y=None):
+    return likelihood_and_kl_forward(params, x, eps, config, y)[0]
 
 
-def elbo_terms(params, x, eps, config):
+def elbo_terms(params, x, eps, config, y=None):
     """log p(x|z) (B,) and KL(q(z|x) || p(z)) (B,) of every image, in nats; their difference is the ELBO."""
-    log_likelihood, kl = likelihood_and_kl(params, x, eps, config)
+    log_likelihood, kl = likelihood_and_kl(params, x, eps, config, y)
     return log_likelihood, kl.sum(axis=1)
 
 
 # ---- the objective -------------------------------------------------------------------------------------------------
 
 
-def loss_and_grads(params, x, eps, config, beta=1.0, free_bits=0.0):
+def loss_and_grads(params, x, eps, config, beta=1.0, free_bits=0.0, y=None):
     """loss = -mean log p(x|z) + beta * sum_j max(free_bits, mean_b KL_bj), its terms and its gradients.
 
     params     dict name -> array, as in common.config.parameter_shapes
     x          (B, D) pixels; eps (B, J) noise from N(0, I); both in the dtype of params
     beta       weight of the KL (1 is the VAE, other values the beta-VAE)
     free_bits  nats per latent below which the batch mean of its KL costs nothing (Kingma et al. 2016)
+    y          (B,) labels, whole numbers from 0 to C - 1, of a conditional model; others have none
 
     Returns loss (0-d), {"elbo", "log_likelihood", "kl"} (batch means in nats per image, 0-d; elbo is always the plain
-    bound), and grads with the names and dtype of params. Raises InputError for wrong shapes or a negative weight.
+    bound), and grads with the names and dtype of params. Raises InputError for wrong shapes or labels, or a negative
+    weight.
     """
     check_objective(beta, free_bits)
-    (log_likelihood, kl), cache = likelihood_and_kl_forward(params, x, eps, config)    # (B,), (B, J)
+    (log_likelihood, kl), cache = likelihood_and_kl_forward(params, x, eps, config, y) # (B,), (B, J)
     kl_j = kl.mean(axis=0)                                                             # (J,)
     loss = -log_likelihood.mean() + kl.dtype.type(beta) * np.maximum(kl_j, free_bits).sum()
     terms = {"elbo": log_likelihood.mean() - kl_j.sum(), "log_likelihood": log_likelihood.mean(), "kl": kl_j.sum()}

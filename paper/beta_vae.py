@@ -45,6 +45,8 @@ class KLWeight:
                 raise InputError(f"{name} is {getattr(self, name)}: give a finite number of at least 0")
         if not 0 <= self.warmup <= 1 or self.cycles < 1:
             raise InputError(f"warmup is {self.warmup}, cycles {self.cycles}: give a share, 0 to 1, and 1 or more")
+        if self.cycles > 1 and not self.warmup:
+            raise InputError(f"cycles {self.cycles} without warmup is not used: give a warmup, such as 0.5")
         if self.capacity and not self.gamma:
             raise InputError(f"capacity {self.capacity} without gamma is not used: give a gamma, such as 100")
         if self.gamma and (self.beta != 1 or self.free_bits):
@@ -84,5 +86,5 @@ class BetaVAE(VAE):
         log_likelihood, kl = self.likelihood_and_kl(x, eps)              # (B,), (B, J)
         ramp = self.kl_weight.ramp(self.progress) if self.training else torch.ones_like(self.progress)
         loss = self.kl_weight.cost(kl, ramp) - log_likelihood.mean()
-        log_likelihood, kl = log_likelihood.detach().mean(), kl.detach().sum(dim=1).mean()
+        log_likelihood, kl = log_likelihood.detach().mean(), kl.detach().mean(dim=0).sum()
         return loss, {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}

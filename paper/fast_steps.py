@@ -13,12 +13,13 @@ class GraphStep:
 
     forward_backward   draws from `generator`, writes gradients and adds to tensors that exist already, and nothing else
     rows               (B,) row numbers on the device, of the size that is recorded; another size runs eagerly
+    buffers            tensors that forward_backward changes besides, such as a batch norm's means
     """
 
-    def __init__(self, forward_backward, rows, generator):
+    def __init__(self, forward_backward, rows, generator, buffers=()):
         self.eager = forward_backward
         self.rows = rows.clone()
-        state = generator.get_state()
+        state, before = generator.get_state(), [(buffer, buffer.clone()) for buffer in buffers]
         side = torch.cuda.Stream()                  # PyTorch wants some eager turns on another stream before it records
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -29,7 +30,9 @@ class GraphStep:
         self.graph.register_generator_state(generator)
         with torch.cuda.graph(self.graph):
             forward_backward(self.rows)
-        generator.set_state(state)                  # as if nothing had been drawn
+        generator.set_state(state)                  # as if nothing had been drawn or changed
+        for buffer, value in before:
+            buffer.copy_(value)
 
     def __call__(self, rows):
         if rows.shape != self.rows.shape:           # the last minibatch of an epoch may be smaller

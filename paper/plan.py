@@ -8,8 +8,12 @@ from common.data import BINARIZE, DATASETS
 from common.schedules import one_cycle, staircase
 
 # The models, and which of the options below are theirs alone
-MODELS = {"vae": (), "wake-sleep": (), "full-vb": (), "iwae": ("k",), "autoencoder": (),
-          "beta-vae": ("beta", "gamma", "capacity", "free_bits", "warmup", "cycles")}
+MODELS = {"vae": (), "wake-sleep": (), "full-vb": (), "iwae": ("k",), "autoencoder": (), "conditional-vae": (),
+          "beta-vae": ("beta", "gamma", "capacity", "free_bits", "warmup", "cycles"),
+          "vq-vae": ("codes",), "hierarchical-vae": ("depth", "warmup"), "ladder-vae": ("depth", "warmup"),
+          "pixel-vae": ("beta", "free_bits", "warmup", "cycles")}
+LAYERED = {"latent": 16, "hidden": 200, "schedule": "one-cycle"}         # two latents leave an upper layer nothing to say
+MODEL_DEFAULTS = {"hierarchical-vae": LAYERED, "ladder-vae": LAYERED}    # where they are not those of the options below
 SCHEDULES = {"constant": lambda progress: 1.0, "one-cycle": one_cycle, "staircase": staircase}
 
 
@@ -62,13 +66,17 @@ class Choice:
     latent: int = option(2, "latent dimensions", type=int)
     fixed_logvar: float | None = option(None, "Gaussian only: this log-variance for every pixel", type=float)
     k: int | None = option(None, "importance samples of --model iwae (default: 5)", type=int)
-    beta: float | None = option(None, "beta-vae: weight of the KL term (default: 1, the VAE)", type=float)
+    beta: float | None = option(None, "beta-vae, pixel-vae: weight of the KL term (default: 1, the VAE)", type=float)
     gamma: float | None = option(None, "beta-vae: the KL term costs gamma |KL - capacity| instead", type=float)
     capacity: float | None = option(None, "beta-vae: that capacity, in nats (default: 0)", type=float)
-    free_bits: float | None = option(None, "beta-vae: nats of KL per latent that cost nothing (default: 0)", type=float)
-    warmup: float | None = option(None, "beta-vae: share of training, or of a cycle, over which beta or the capacity rises "
-                                  "from 0 (default: 0)", type=float)
-    cycles: int | None = option(None, "beta-vae: cycles of warm-up (default: 1)", type=int)
+    free_bits: float | None = option(None, "beta-vae, pixel-vae: nats of KL per latent that cost nothing (default: 0)",
+                                     type=float)
+    depth: int | None = option(None, "hierarchical-vae, ladder-vae: layers of latents (default: 2)", type=int)
+    warmup: float | None = option(None, "beta-vae, pixel-vae, hierarchical-vae, ladder-vae: share of training, or of "
+                                  "each of --cycles, over which the KL's weight (or the capacity) rises from 0 (default: "
+                                  "0, ladder-vae 0.1)", type=float)
+    cycles: int | None = option(None, "beta-vae, pixel-vae: cycles of warm-up (default: 1)", type=int)
+    codes: int | None = option(None, "vq-vae: codes in the codebook (default: 128)", type=int)
     dtype: str = option("float32", "precision of the arithmetic", choices=("float32", "float64"))
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     out: str | None = option(None, "folder for the results (default: runs/paper-MODEL-DATA-LATENT)")

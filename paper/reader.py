@@ -29,6 +29,10 @@ class Reader:
             self.classifier.partial_fit(x.cpu().numpy(), y.cpu().numpy(), classes=y.unique().cpu().numpy())
         self.accuracy = float(self.classifier.score(images.x_test.cpu().numpy(), images.y_test.cpu().numpy()))
 
+    def digits(self, x):
+        """What it takes each of the binary images x (N, D) for, sure or not: its first choices, (N,), where x is."""
+        return torch.from_numpy(self.classifier.predict(x.cpu().numpy())).to(x.device)
+
     def __call__(self, x) -> dict[str, float]:
         """What it reads in binary images x (N, D): the share it is sure of, and how many kinds of digits."""
         p = self.classifier.predict_proba(x.cpu().numpy())                                        # (N, K)

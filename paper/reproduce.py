@@ -28,7 +28,7 @@ from paper.parts import run_parts
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "paper" / "results"
-EXPERIMENTS = {                                         # name -> its module in paper/experiments/
+PAPER = {                                               # name -> its module in paper/experiments/
     "nll": "nll",
     "estimators": "estimator_variance",
     "reparameterizations": "reparameterization_gradients",
@@ -42,6 +42,17 @@ EXPERIMENTS = {                                         # name -> its module in 
     "frey-walk": "frey_walk",
     "full-vb": "weight_uncertainty",
 }
+FAMILY = {
+    "conditional": "conditional_digits",
+    "quadrants": "quadrants",
+    "vq-vae": "vector_quantized",
+    "hierarchy": "hierarchy",
+    "beta-vae": "sprites_disentangled",
+    "rate-distortion": "rate_distortion",
+    "collapse": "collapse",
+}
+EXPERIMENTS = PAPER | FAMILY
+TABLES = {"reproduction": PAPER, "family": FAMILY}      # the tables of the READMEs, and whose results stand in them
 PRESETS = ("quick", "cpu", "gpu")
 
 
@@ -178,9 +189,9 @@ def where(results) -> str:
     return results["device"] if results["device"] != "cpu" else f"{told['cores']} cores, {told['processor']}"
 
 
-def all_results():
-    """(name, results) of every file in paper/results/, in the order of EXPERIMENTS, the largest preset last."""
-    for name in EXPERIMENTS:
+def all_results(names=tuple(EXPERIMENTS)):
+    """(name, results) of every file in paper/results/ of these names, in their order, the largest preset last."""
+    for name in names:
         for preset in PRESETS:
             path = RESULTS / f"{name}.{preset}.json"
             if path.exists():
@@ -190,23 +201,25 @@ def all_results():
                     raise InputError(f"{path} is damaged ({error}): take it back from git") from error
 
 
-def front_table() -> list[str]:
+def front_table(names=tuple(EXPERIMENTS)) -> list[str]:
     """What a paper gives too, beside what we have: one table "paper | ours | command | time on", as Markdown."""
     lines = ["| what | paper | ours | command | time on |", "|---|--:|--:|---|---|"]
-    for name, results in all_results():
+    for name, results in all_results(names):
         for what, paper, ours in experiment(name).rows(results):
             if paper:
                 lines.append(f"| {what} | {paper} | **{ours}** | `{command(results)}` | {time_on(results)} |")
+    if len(lines) == 2:
+        return ["Nothing was run so far."]
     return lines + ["", "Time in minutes:seconds, for all rows of a command together."]
 
 
-def all_tables() -> list[str]:
+def all_tables(names=tuple(EXPERIMENTS)) -> list[str]:
     """Everything: a table for each command, its time above it, as Markdown."""
     lines = []
-    for name, results in all_results():
+    for name, results in all_results(names):
         lines += [f"`{command(results)}`, {time_on(results)}:", "", "| what | paper | ours |", "|---|--:|--:|"]
         lines += [f"| {what} | {paper} | **{ours}** |" for what, paper, ours in experiment(name).rows(results)] + [""]
-    return lines + ["Time in minutes:seconds."]
+    return lines + ["Time in minutes:seconds."] if lines else ["Nothing was run so far."]
 
 
 def time_on(results) -> str:
@@ -216,10 +229,15 @@ def time_on(results) -> str:
 READMES = {"README.md": front_table, "paper/README.md": all_tables}
 
 
+def tables_of(readme) -> dict[str, list[str]]:
+    """The tables of one of READMES, by name, as lines of Markdown."""
+    return {table: READMES[readme](names) for table, names in TABLES.items()}
+
+
 def report():
-    for readme, lines in READMES.items():
+    for readme in READMES:
         path = ROOT / readme
-        write_text(path, with_tables(path.read_text("utf-8"), {"reproduction": lines()}))
+        write_text(path, with_tables(path.read_text("utf-8"), tables_of(readme)))
         print(f"written: {readme}")
 
 

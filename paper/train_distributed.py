@@ -28,7 +28,7 @@ from common.data import BINARIZE, DATASETS, load_dataset
 from common.devices import find_device
 from paper.images import Images
 from paper.plan import SCHEDULES, Plan
-from paper.train_paper import build, epoch_line, evaluate, make_optimizer, small_set_defaults
+from paper.train_paper import build, epoch_line, evaluate, make_optimizer, own_defaults
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def train(model, images: Images, plan: Plan, report=None) -> list[dict]:
     parallel = DistributedDataParallel(model)               # begins by copying rank 0's weights to all
     optimizer, steps = make_optimizer(model, plan), -(-count // plan.batch_size)
     for epoch in range(1, plan.epochs + 1):
-        start, totals = time.perf_counter(), images.x_train.new_zeros(len(names))
+        start, totals = time.perf_counter(), images.x_test.new_zeros(len(names))
         order = torch.randperm(count, generator=generator, device=device)
         for i, chosen in enumerate(order.split(plan.batch_size)):
             # Binarization and noise are drawn for the whole minibatch and then shared out: an image meets the same noise
@@ -126,7 +126,7 @@ def train(model, images: Images, plan: Plan, report=None) -> list[dict]:
 
 
 def main(argv=None):
-    choice, = parse_options(__doc__, argv, Shared, defaults=small_set_defaults)
+    choice, = parse_options(__doc__, argv, Shared, defaults=own_defaults)
     plan = Plan(**{name: getattr(choice, name) for name in ("epochs", "batch_size", "lr", "schedule", "seed")})
     number = int(os.environ.get("LOCAL_RANK", 0))           # of this process on its machine, given by torchrun
     device = find_device("cpu" if choice.device == "cpu" else f"cuda:{number}", choice.dtype)

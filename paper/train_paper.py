@@ -27,20 +27,25 @@ from common.devices import find_device
 from common.run import SMALL_SET_EPOCHS, SMALL_SET_LR, machine
 from paper.autoencoder import Autoencoder
 from paper.beta_vae import BetaVAE
+from paper.conditional_vae import ConditionalVAE, classes_of
 from paper.estimators import log_weight_prior
 from paper.family import FamilyModel
 from paper.fast_steps import GraphStep
 from paper.full_vb import FullVB
+from paper.hierarchical_vae import HierarchicalVAE, LadderVAE
 from paper.images import Images
 from paper.iwae import IWAE
 from paper.pictures import draw_pictures
-from paper.plan import SCHEDULES, Choice, Plan
+from paper.pixel_vae import PixelVAE
+from paper.plan import MODEL_DEFAULTS, SCHEDULES, Choice, Plan
 from paper.resume import keep, restore
 from paper.vae_paper import VAE
+from paper.vq_vae import VQVAE
 from paper.wake_sleep import WakeSleep
 
 MODELS = {"vae": VAE, "wake-sleep": WakeSleep, "full-vb": FullVB, "iwae": IWAE, "autoencoder": Autoencoder,
-          "beta-vae": BetaVAE}
+          "beta-vae": BetaVAE, "conditional-vae": ConditionalVAE, "vq-vae": VQVAE,
+          "hierarchical-vae": HierarchicalVAE, "ladder-vae": LadderVAE, "pixel-vae": PixelVAE}
 
 # ---- the loop ----------------------------------------------------------------------------------------------------------
 
@@ -123,7 +128,7 @@ def train(model, images: Images, plan: Plan, checkpoint=None, report=None) -> li
         order = torch.randperm(count, generator=generator, device=device)
         with arithmetic(plan.matmul):
             if device.type == "cuda" and step is forward_backward and count >= plan.batch_size:
-                step = GraphStep(forward_backward, order[:plan.batch_size], generator)
+                step = GraphStep(forward_backward, order[:plan.batch_size], generator, list(model.buffers()))
             for value in totals.values():
                 value.zero_()
             for i, chosen in enumerate(order.split(plan.batch_size)):
@@ -195,10 +200,11 @@ def epoch_line(row, epochs: int) -> str:
     return " | ".join([*words, f"{row['seconds']:.1f} s"])
 
 
-def small_set_defaults(given) -> dict:
-    """The defaults of levels 1 and 2 for the small data sets."""
+def own_defaults(given) -> dict:
+    """The defaults of levels 1 and 2 for the small data sets, and those of some models."""
     data = given.get("data", Choice.data)
     found = {"epochs": SMALL_SET_EPOCHS.get(data), "lr": SMALL_SET_LR.get(data)}
+    found |= MODEL_DEFAULTS.get(given.get("model"), {})
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -215,7 +221,7 @@ def check_same_choice(metrics: Path, choice: Choice):
 
 
 def main(argv=None):
-    choice, plan = parse_options(__doc__, argv, Choice, Plan, defaults=small_set_defaults)
+    choice, plan = parse_options(__doc__, argv, Choice, Plan, defaults=own_defaults)
     device = find_device(choice.device, choice.dtype)
     out = Path(choice.out or f"runs/paper-{choice.model}-{choice.data}-{choice.latent}")
     if out.exists() and not out.is_dir():
@@ -227,8 +233,12 @@ def main(argv=None):
     data = load_dataset(choice.data, choice.data_dir, choice.data_file)
     if plan.patience and data.x_valid is None:
         data = hold_out(data)
+    if choice.model == "pixel-vae" and choice.binarize == "none" and not data.binary:
+        raise InputError(f"--model pixel-vae is for binary pixels, and --binarize none leaves those of {data.name} gray: "
+                         "leave it out")
+    condition = classes_of(data) if choice.model == "conditional-vae" else 0
     config = VAEConfig(choice.arch, data.image_shape, choice.hidden, choice.latent, choice.likelihood, choice.layers,
-                       choice.fixed_logvar)
+                       choice.fixed_logvar, condition)
     images = Images.of(data, choice.binarize, device, choice.dtype, choice.likelihood, plan.seed)
     model = build(choice.model, config, images, plan.seed, **settings)
     checkpoint, metrics = out / "checkpoint.npz", out / "metrics.json"

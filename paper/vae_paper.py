@@ -16,7 +16,7 @@ from torch import nn
 from torch.distributions import Bernoulli, Normal
 
 from common.checkpoints import load_params, save_params
-from common.config import CONV_CHANNELS, CONV_HIDDEN, VAEConfig, check_batch, check_objective, init_params
+from common.config import CONV_CHANNELS, CONV_HIDDEN, InputError, VAEConfig, check_batch, check_objective, init_params
 
 # ---- encoder -------------------------------------------------------------------------------------------------------
 
@@ -128,14 +128,32 @@ def kl_divergence(mu, logvar):
     return 0.5 * (mu * mu + (torch.expm1(logvar) - logvar))                            # (B, J)
 
 
+def kl_of_gaussians(mu, logvar, prior_mu, prior_logvar):
+    """KL(N(mu, exp(logvar)) || N(prior_mu, exp(prior_logvar))) per latent: four (..., J) -> (..., J), nats, never negative.
+
+    E_q[log q - log p], with E_q[(z - mu)^2] = sigma^2 and E_q[(z - m)^2] = sigma^2 + (mu - m)^2, where m, s are p's:
+
+        KL = (log s^2 - log sigma^2 - 1 + (sigma^2 + (mu - m)^2) / s^2) / 2
+
+    that is (mu - m)^2 / s^2 + (r - 1 - log r), halved, with r = sigma^2 / s^2: with m = 0, s = 1 the KL of the VAE.
+    """
+    log_ratio = logvar - prior_logvar
+    return 0.5 * ((mu - prior_mu) ** 2 * torch.exp(-prior_logvar) + (torch.expm1(log_ratio) - log_ratio))
+
+
 class VAE(nn.Module):
     """encoder q(z|x), decoder p(x|z), prior p(z) = N(0, I), and the bound. Its state_dict has the names of levels 1, 2.
 
     params   NumPy arrays by name to begin with (init_params, load_params); without them init_params of seed 0
     """
 
+    takes_labels = False                                        # conditional_vae.py does
+
     def __init__(self, config: VAEConfig, params: dict[str, np.ndarray] | None = None):
         super().__init__()
+        if config.condition and not self.takes_labels:
+            raise InputError(f"condition is {config.condition}, but {type(self).__name__} takes no label: use "
+                             "ConditionalVAE (paper/conditional_vae.py), or condition 0")
         self.config = config
         mlp = config.arch == "mlp"
         self.encoder = (MLPEncoder if mlp else ConvEncoder)(config)

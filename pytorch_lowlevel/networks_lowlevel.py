@@ -4,14 +4,15 @@
     output     = decode(params, z, config)
 
 The forward half of numpy/networks_numpy.py in the same order, on tensors we hold: no nn.Module, no cache, no backward.
-`params` is a dict from name to tensor (common/config.py has the table).
-Letters: B images, D = height*width pixels, H hidden units, J latents.
+`params` is a dict from name to tensor (common/config.py has the table). A conditional model, q(z|x, y) and p(x|z, y), has
+the labels y (B,) behind the config.
+Letters: B images, D = height*width pixels, H hidden units, J latents, C classes.
 """
 
 import torch
 import torch.nn.functional as F
 
-from common.config import CONV_CHANNELS, check_one_layer
+from common.config import CONV_CHANNELS, check_labels, check_one_layer
 
 
 def layer(params, name):
@@ -19,14 +20,23 @@ def layer(params, name):
     return params[f"{name}.weight"], params[f"{name}.bias"]
 
 
+def join_label(a, y, config):
+    """a (B, n), and behind it the labels y (B,), one-hot: (B, n + C). A model without labels takes a as it is."""
+    check_labels(y, len(a), config)
+    if not config.condition:
+        return a
+    one_hot = F.one_hot(y.long(), config.condition).to(a.dtype)                        # (B, C)
+    return torch.cat([a, one_hot], dim=1)
+
+
 # ---- encoder -------------------------------------------------------------------------------------------------------
 
 
-def encode(params, x, config):
+def encode(params, x, config, y=None):
     """The parameters of q(z|x) = N(mu, exp(logvar)). x (B, D) -> mu (B, J), logvar (B, J)."""
     check_one_layer(config)
     forward = encode_mlp if config.arch == "mlp" else encode_conv
-    return forward(params, x, config)
+    return forward(params, join_label(x, y, config), config)
 
 
 def encode_mlp(params, x, config):
@@ -54,20 +64,20 @@ def encode_conv(params, x, config):
 # ---- decoder -------------------------------------------------------------------------------------------------------
 
 
-def decode(params, z, config):
+def decode(params, z, config, y=None):
     """The parameters of p(x|z). z (B, J) -> logits (B, D), or for the Gaussian mean (B, D), logvar (B, D)."""
     check_one_layer(config)
     forward = decode_mlp if config.arch == "mlp" else decode_conv
-    raw = forward(params, z, config)
+    raw = forward(params, join_label(z, y, config), config)
     if config.likelihood == "bernoulli":
         return raw
     raw_mean, logvar = raw
     return torch.sigmoid(raw_mean), logvar                # the paper's Frey Face decoder: means in (0, 1)
 
 
-def decode_mean(params, z, config):
+def decode_mean(params, z, config, y=None):
     """The mean of p(x|z), a picture to look at. z (B, J) -> (B, D) in [0, 1]."""
-    out = decode(params, z, config)
+    out = decode(params, z, config, y)
     return torch.sigmoid(out) if config.likelihood == "bernoulli" else out[0]
 
 

@@ -7,6 +7,9 @@ one noise vector eps: encode, reparameterize, decode, and the bound is (eq. 10 w
 
     elbo = log p(x|z) - KL(q(z|x) || p(z)) <= log p(x)
 
+A conditional VAE (Kingma et al. 2014, Sohn et al. 2015) is given each image's label y besides: q(z|x, y),
+p(x|z, y), the same p(z), and the elbo bounds log p(x|y).
+
 All functions are pure: noise comes in as an argument, the caller's tensors stay as they were.
 Letters: B images, D pixels, J latents. Units: nats per image.
 """
@@ -56,12 +59,12 @@ def reparameterize(mu, logvar, eps):
 # ---- the two terms of the bound, eq. 10 ----------------------------------------------------------------------------
 
 
-def likelihood_and_kl(params, x, eps, config):
+def likelihood_and_kl(params, x, eps, config, y=None):
     """x (B, D), eps (B, J) -> log p(x|z) (B,) and the KL divergence per latent (B, J), in nats."""
     check_batch(params, x, eps, config)
-    mu, logvar = encode(params, x, config)                               # (B, J), (B, J)
+    mu, logvar = encode(params, x, config, y)                            # (B, J), (B, J)
     z = reparameterize(mu, logvar, eps)                                  # (B, J)
-    out = decode(params, z, config)                                      # (B, D)
+    out = decode(params, z, config, y)                                   # (B, D)
     if config.likelihood == "bernoulli":
         log_likelihood = bernoulli_log_likelihood(out, x)                # (B,)
     else:
@@ -69,16 +72,16 @@ def likelihood_and_kl(params, x, eps, config):
     return log_likelihood, kl_divergence(mu, logvar)
 
 
-def elbo_terms(params, x, eps, config):
+def elbo_terms(params, x, eps, config, y=None):
     """log p(x|z) (B,) and KL(q(z|x) || p(z)) (B,) of every image, in nats; their difference is the ELBO."""
-    log_likelihood, kl = likelihood_and_kl(params, x, eps, config)
+    log_likelihood, kl = likelihood_and_kl(params, x, eps, config, y)
     return log_likelihood, kl.sum(dim=1)
 
 
 # ---- the objective -------------------------------------------------------------------------------------------------
 
 
-def loss_and_grads(params, x, eps, config, beta=1.0, free_bits=0.0):
+def loss_and_grads(params, x, eps, config, beta=1.0, free_bits=0.0, y=None):
     """loss = -mean log p(x|z) + beta * sum_j max(free_bits, mean_b KL_bj), its terms and its gradients.
 
     As numpy/vae_numpy.py's, with tensors: loss and terms 0-d, grads with the names and dtype of params, all detached.
@@ -87,7 +90,7 @@ def loss_and_grads(params, x, eps, config, beta=1.0, free_bits=0.0):
     # detach() gives new leaves on the same memory: the caller's tensors get neither requires_grad nor .grad
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
     with torch.enable_grad():
-        log_likelihood, kl = likelihood_and_kl(leaves, x.detach(), eps.detach(), config)             # (B,), (B, J)
+        log_likelihood, kl = likelihood_and_kl(leaves, x.detach(), eps.detach(), config, y)          # (B,), (B, J)
         kl_j = kl.mean(dim=0)                                                                        # (J,)
         # torch.maximum would let half of the gradient through where the two are equal
         loss = -log_likelihood.mean() + beta * torch.where(kl_j <= free_bits, free_bits, kl_j).sum()

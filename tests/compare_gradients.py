@@ -4,6 +4,7 @@
     python tests/compare_gradients.py --arch conv --likelihood gaussian --beta 4 --free-bits 0.5
     python tests/compare_gradients.py --weights runs/numpy-digits-mlp-2/params.npz
     python tests/compare_gradients.py --plant kl_sign                   # a known mistake, and where it shows
+    python tests/compare_gradients.py --condition 10                    # the conditional mlp, at random labels
 
 Everything is computed in float64 on random images, at weights and biases moved a little off their values, because at
 zero biases a black pixel sits exactly on ReLU's kink, where differences mean nothing. Each parameter is compared with
@@ -58,9 +59,11 @@ class Row:
     where_differences: str          # the entry, or the random direction, that differs most from its difference
 
 
-def compare(params, x, eps, config, beta, free_bits, entries, seed) -> tuple[list[Row], dict[str, tuple[float, float]]]:
-    """A row for every parameter, and (by hand, autograd) for the loss and each of its terms."""
-    objective = {"beta": beta, "free_bits": free_bits}
+def compare(params, x, eps, config, objective, entries, seed) -> tuple[list[Row], dict[str, tuple[float, float]]]:
+    """A row for every parameter, and (by hand, autograd) for the loss and each of its terms.
+
+    objective: beta, free_bits, and y where the model takes labels.
+    """
     loss, terms, by_hand = LEVELS["numpy"]("loss_and_grads", params, x, eps, config, **objective)
     torch_loss, torch_terms, autograd = LEVELS["lowlevel"]("loss_and_grads", params, x, eps, config, **objective)
     values = {"loss": (float(loss), float(torch_loss))}
@@ -103,16 +106,16 @@ def ratio(difference, scale) -> float:
     return float(difference / scale) if scale else (0.0 if difference == 0 else math.inf)
 
 
-def promises(params, x, eps, config) -> dict[str, bool]:
+def promises(params, x, eps, config, labels) -> dict[str, bool]:
     """What a backward must also keep: it edits nothing, repeats itself, and keeps the precision."""
     copies = {name: array.copy() for name, array in params.items()}
     x_copy, eps_copy = x.copy(), eps.copy()
-    (log_likelihood, kl), cache = vae_numpy.likelihood_and_kl_forward(copies, x_copy, eps_copy, config)
+    (log_likelihood, kl), cache = vae_numpy.likelihood_and_kl_forward(copies, x_copy, eps_copy, config, **labels)
     first, second = (vae_numpy.likelihood_and_kl_backward(np.ones_like(log_likelihood), np.ones_like(kl), cache)
                      for _ in range(2))
     single = [{name: array.astype(np.float32) for name, array in params.items()}, x.astype(np.float32),
               eps.astype(np.float32), config]
-    loss, terms, grads = vae_numpy.loss_and_grads(*single)
+    loss, terms, grads = vae_numpy.loss_and_grads(*single, **labels)
     untouched = [np.array_equal(x, x_copy), np.array_equal(eps, eps_copy),
                  *(np.array_equal(params[name], copies[name]) for name in params)]
     return {
@@ -158,6 +161,7 @@ def parse(argv):
     parser.add_argument("--likelihood", choices=LIKELIHOODS, help="p(x|z) (default: bernoulli)")
     parser.add_argument("--beta", type=float, help="weight of the KL term (default: 1)")
     parser.add_argument("--free-bits", type=float, help="nats of KL per latent that cost nothing (default: 0)")
+    parser.add_argument("--condition", type=int, help="classes of a conditional model, mlp only (default: 0, no labels)")
     parser.add_argument("--weights", metavar="FILE", help="compare at these weights, a params.npz of any level, instead of "
                         "random ones")
     parser.add_argument("--scale", type=float, help="factor on the random weights; large ones saturate (default: 1)")
@@ -170,7 +174,7 @@ def parse(argv):
     if options.plant is not None and options.plant not in PLANTS:
         raise InputError(f"--plant {options.plant} is unknown: choose one of {', '.join(PLANTS)}")
     defaults = {"arch": None if options.weights else "mlp", "likelihood": None if options.weights else "bernoulli",
-                "beta": 1.0, "free_bits": 0.0, "scale": 1.0}
+                "condition": None if options.weights else 0, "beta": 1.0, "free_bits": 0.0, "scale": 1.0}
     needed = PLANTS[options.plant].settings if options.plant else {}
     options.set_here = {name: value for name, value in needed.items() if getattr(options, name) is None}
     for name, value in (defaults | needed).items():
@@ -190,12 +194,13 @@ def parse(argv):
 def model(options, rng):
     """The weights, moved off their values, and the configuration."""
     if options.weights is None:
-        config = VAEConfig(options.arch, (8, 12), hidden=50, latent=5, likelihood=options.likelihood)
+        config = VAEConfig(options.arch, (8, 12), hidden=50, latent=5, likelihood=options.likelihood,
+                           condition=options.condition)
         params, step = init_params(config, rng), 0.1
     else:
         params, config = load_params(options.weights)
         check_one_layer(config)
-        for name in ("arch", "likelihood"):
+        for name in ("arch", "likelihood", "condition"):
             asked = getattr(options, name)
             if asked not in (None, getattr(config, name)):
                 raise InputError(f"--weights {options.weights} holds a model with {name} {getattr(config, name)}, not "
@@ -214,7 +219,10 @@ def main(argv=None):
     if config.likelihood == "bernoulli":
         x = (x < 0.5).astype(np.float64)
     eps = rng.standard_normal((BATCH, config.latent))
-    print(f"{config.arch}, {config.likelihood}, {config.image_shape[0]} x {config.image_shape[1]} random images, "
+    labels = {"y": rng.integers(config.condition, size=BATCH)} if config.condition else {}
+    classes = f"{config.condition} classes" if labels else ""
+    words = ", ".join(filter(None, (config.arch, config.likelihood, classes)))
+    print(f"{words}, {config.image_shape[0]} x {config.image_shape[1]} random images, "
           f"{config.latent} latents, beta {options.beta:g}, free bits {options.free_bits:g}, float64, seed {options.seed}")
     plant = nullcontext()
     if options.plant:
@@ -224,14 +232,16 @@ def main(argv=None):
             print(f"    it shows at --{name.replace('_', '-')} {value}, set here")
     print()
     with plant, np.errstate(all="ignore"):
-        rows, values = compare(params, x, eps, config, options.beta, options.free_bits, options.entries, options.seed)
-        kept = promises(params, x, eps, config)
+        objective = {"beta": options.beta, "free_bits": options.free_bits, **labels}
+        rows, values = compare(params, x, eps, config, objective, options.entries, options.seed)
+        kept = promises(params, x, eps, config, labels)
     wrong = report(rows, values, kept)
 
     from common.figures import gradient_differences
     out = Path(options.out)
-    picture = out / f"{'-'.join(filter(None, (config.arch, config.likelihood, options.plant)))}.png"
-    title = f"Gradients by hand: {config.arch}, {config.likelihood}" + f", planted: {options.plant}" * bool(options.plant)
+    named = (config.arch, config.likelihood, classes.replace(" ", "-"), options.plant)
+    picture = out / f"{'-'.join(filter(None, named))}.png"
+    title = f"Gradients by hand: {words}" + f", planted: {options.plant}" * bool(options.plant)
     try:
         out.mkdir(parents=True, exist_ok=True)
         gradient_differences(picture, [row.name for row in rows], np.array([row.vs_autograd for row in rows]),

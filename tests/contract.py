@@ -44,6 +44,11 @@ class Case:
         eps = rng.standard_normal((self.batch, self.config.latent))
         return params, x.astype(dtype), eps.astype(dtype)
 
+    def labels(self):
+        """What a conditional model is told besides: {"y": y (B,)}; other models nothing, {}."""
+        if not self.config.condition:
+            return {}
+        return {"y": np.random.default_rng((self.seed, 1)).integers(self.config.condition, size=self.batch)}
 
     def saturated(self):
         """The same with weights so large that units saturate and log-variances run far from 0."""
@@ -58,6 +63,9 @@ CASES = {
     for kind, settings in (("bernoulli", {}), ("gaussian", {"likelihood": "gaussian"}),
                            ("fixed-variance", {"likelihood": "gaussian", "fixed_logvar": -1.5}))
 }
+# with labels; a learner's module whose functions take no y has not attempted these
+CONDITIONAL_CASES = {f"mlp-{likelihood}-labels": Case(replace(MLP, likelihood=likelihood, condition=6))
+                     for likelihood in ("bernoulli", "gaussian")}
 
 
 def slope_along(loss, params, name, direction, wanted, tolerance):
@@ -80,14 +88,14 @@ def slope_along(loss, params, name, direction, wanted, tolerance):
 
 def check_encode_agrees_with_the_referee(impl: Implementation, case: Case):
     params, x, _ = case.draw()
-    got, want = (level("encode", params, x, case.config) for level in (impl, referee(impl)))
+    got, want = (level("encode", params, x, case.config, **case.labels()) for level in (impl, referee(impl)))
     for name, mine, theirs in zip(("mu (B, J)", "logvar (B, J)"), got, want, strict=True):
         assert_close(name, mine, theirs, **EXACT)
 
 
 def check_decode_agrees_with_the_referee(impl: Implementation, case: Case):
     params, _, z = case.draw()
-    got, want = (level("decode", params, z, case.config) for level in (impl, referee(impl)))
+    got, want = (level("decode", params, z, case.config, **case.labels()) for level in (impl, referee(impl)))
     if case.config.likelihood == "bernoulli":
         assert_close("logits (B, D)", got, want, **EXACT)
     else:
@@ -153,18 +161,19 @@ def check_kl_divergence(impl: Implementation, case: Case):
 
 
 def check_elbo_terms_agree_with_the_referee(impl: Implementation, case: Case):
-    params, x, eps = case.draw()
-    for name, got, want in zip(("log_likelihood", "kl"), impl("elbo_terms", params, x, eps, case.config),
-                               referee(impl)("elbo_terms", params, x, eps, case.config), strict=True):
+    arguments, labels = (*case.draw(), case.config), case.labels()
+    for name, got, want in zip(("log_likelihood", "kl"), impl("elbo_terms", *arguments, **labels),
+                               referee(impl)("elbo_terms", *arguments, **labels), strict=True):
         assert_close(f"{name} (B,)", got, want, **EXACT)
 
 
 def check_the_bound_is_below_log_p(impl: Implementation, case: Case):
     """log p(x) of a 1-latent model by quadrature on a fine grid: the mean ELBO over noise draws must lie below it."""
     config = replace(case.config, latent=1)
-    params, x, _ = replace(case, config=config, batch=1).draw()
+    case = replace(case, config=config, batch=1)
+    params, x, _ = case.draw()
     z = np.linspace(-8, 8, 1601)[:, None]
-    out = impl("decode", params, z, config)
+    out = impl("decode", params, z, config, **repeated(case.labels(), len(z)))
     pixels = np.repeat(x, len(z), axis=0)
     log_p_x_given_z = (impl("bernoulli_log_likelihood", out, pixels) if config.likelihood == "bernoulli"
                        else impl("gaussian_log_likelihood", pixels, *out))
@@ -172,21 +181,28 @@ def check_the_bound_is_below_log_p(impl: Implementation, case: Case):
     log_p_x = np.logaddexp.reduce(log_joint) + math.log(z[1, 0] - z[0, 0])
     draws = 2000
     eps = np.random.default_rng(case.seed).standard_normal((draws, 1))
-    log_likelihood, kl = impl("elbo_terms", params, np.repeat(x, draws, axis=0), eps, config)
+    log_likelihood, kl = impl("elbo_terms", params, np.repeat(x, draws, axis=0), eps, config,
+                              **repeated(case.labels(), draws))
     elbo, error = (log_likelihood - kl).mean(), (log_likelihood - kl).std() / math.sqrt(draws)
     assert elbo <= log_p_x + 5 * error, f"the mean ELBO {elbo} +- {error} lies above log p(x) = {log_p_x}"
 
 
+def repeated(labels, count):
+    """The one label of `labels` so many times over; of nothing, nothing."""
+    return {name: np.repeat(y, count) for name, y in labels.items()}
+
+
 def check_loss_and_terms_follow_the_formula(impl: Implementation, case: Case):
     """From the implementation's own parts: loss = -mean log p(x|z) + beta * sum_j max(free_bits, mean_b KL_bj)."""
-    params, x, eps = case.draw()
-    mu, logvar = impl("encode", params, x, case.config)
+    (params, x, eps), labels = case.draw(), case.labels()
+    mu, logvar = impl("encode", params, x, case.config, **labels)
     kl_j = impl("kl_divergence", mu, logvar).mean(axis=0)                # (J,)
-    log_likelihood = impl("elbo_terms", params, x, eps, case.config)[0].mean()
+    log_likelihood = impl("elbo_terms", params, x, eps, case.config, **labels)[0].mean()
     between = float(np.sort(kl_j)[:2].mean())                            # one latent below, the others above
     for beta in (1.0, 0.0, 4.0):
         for free_bits in (0.0, between, 1e3):
-            loss, terms, _ = impl("loss_and_grads", params, x, eps, case.config, beta=beta, free_bits=free_bits)
+            settings = {"beta": beta, "free_bits": free_bits, **labels}
+            loss, terms, _ = impl("loss_and_grads", params, x, eps, case.config, **settings)
             where = f"at beta {beta}, free_bits {free_bits}"
             assert_close(f"loss {where}", loss, -log_likelihood + beta * np.maximum(free_bits, kl_j).sum(), **EXACT)
             assert set(terms) == {"elbo", "log_likelihood", "kl"}, f"the terms are {sorted(terms)}"
@@ -198,7 +214,8 @@ def check_loss_and_terms_follow_the_formula(impl: Implementation, case: Case):
 def objectives(impl, case):
     """(beta, free_bits) pairs worth a gradient check: the VAE, a beta-VAE, free bits between the latents' KLs."""
     params, x, _ = case.draw()
-    kl_j = np.sort(referee(impl)("kl_divergence", *referee(impl)("encode", params, x, case.config)).mean(axis=0))
+    posterior = referee(impl)("encode", params, x, case.config, **case.labels())
+    kl_j = np.sort(referee(impl)("kl_divergence", *posterior).mean(axis=0))
     return ((1.0, 0.0), (4.0, 0.0), (0.5, float(kl_j[:2].mean())))
 
 
@@ -207,8 +224,8 @@ def check_gradients_agree_with_the_referee(impl: Implementation, case: Case):
         params, x, eps = each.draw()
         for beta, free_bits in objectives(impl, each):
             settings = {"beta": beta, "free_bits": free_bits}
-            _, _, got = impl("loss_and_grads", params, x, eps, case.config, **settings)
-            _, _, want = referee(impl)("loss_and_grads", params, x, eps, case.config, **settings)
+            _, _, got = impl("loss_and_grads", params, x, eps, case.config, **settings, **each.labels())
+            _, _, want = referee(impl)("loss_and_grads", params, x, eps, case.config, **settings, **each.labels())
             assert set(got) == set(params), f"gradients for {sorted(got)}, parameters {sorted(params)}"
             for name in params:
                 # rounding is relative to the largest entries that were added up, not to the entry itself
@@ -221,10 +238,12 @@ def check_gradients_agree_with_central_differences(impl: Implementation, case: C
     params, x, eps = case.draw()
     rng = np.random.default_rng(case.seed)
     for beta, free_bits in objectives(impl, case):
-        def loss(moved, beta=beta, free_bits=free_bits):
-            return impl("loss_and_grads", moved, x, eps, case.config, beta=beta, free_bits=free_bits)[0]
+        settings = {"beta": beta, "free_bits": free_bits, **case.labels()}
 
-        grads = impl("loss_and_grads", params, x, eps, case.config, beta=beta, free_bits=free_bits)[2]
+        def loss(moved, settings=settings):
+            return impl("loss_and_grads", moved, x, eps, case.config, **settings)[0]
+
+        grads = impl("loss_and_grads", params, x, eps, case.config, **settings)[2]
         for name, array in params.items():
             directions = [rng.standard_normal(array.shape) / math.sqrt(array.size)]
             for index in rng.choice(array.size, min(3, array.size), replace=False):
@@ -246,9 +265,10 @@ def check_gradients_at_the_kink(impl: Implementation, case: Case):
 
 
 def check_gradient_of_the_mean_is_the_mean_of_the_gradients(impl: Implementation, case: Case):
-    params, x, eps = case.draw()
-    _, _, whole = impl("loss_and_grads", params, x, eps, case.config)
-    single = [impl("loss_and_grads", params, x[b:b + 1], eps[b:b + 1], case.config)[2] for b in range(len(x))]
+    (params, x, eps), labels = case.draw(), case.labels()
+    _, _, whole = impl("loss_and_grads", params, x, eps, case.config, **labels)
+    single = [impl("loss_and_grads", params, x[b:b + 1], eps[b:b + 1], case.config,
+                   **{name: y[b:b + 1] for name, y in labels.items()})[2] for b in range(len(x))]
     for name in params:
         assert_close(f"gradient of {name}", whole[name], np.mean([grads[name] for grads in single], axis=0), **EXACT)
 
@@ -256,17 +276,18 @@ def check_gradient_of_the_mean_is_the_mean_of_the_gradients(impl: Implementation
 def check_calls_are_pure(impl: Implementation, case: Case):
     """Twice the same answer, and the arguments as they were."""
     params, x, eps = map(impl.take, case.draw())
-    before = [impl.give(array).copy() for array in (x, eps, *params.values())]
-    function = impl.function("loss_and_grads")
-    first = impl.give(function(params, x, eps, case.config))
+    labels = impl.take(case.labels())
+    before = [impl.give(array).copy() for array in (x, eps, *params.values(), *labels.values())]
+    function = impl.function("loss_and_grads", labels)
+    first = impl.give(function(params, x, eps, case.config, **labels))
     if impl.backend == "torch":
         touched = [name for name, tensor in params.items() if tensor.requires_grad or tensor.grad is not None]
         assert not touched, f"requires_grad or .grad was set on the caller's {touched}"
-    after = [impl.give(array) for array in (x, eps, *params.values())]
-    for name, old, new in zip(("x", "eps", *params), before, after, strict=True):
+    after = [impl.give(array) for array in (x, eps, *params.values(), *labels.values())]
+    for name, old, new in zip(("x", "eps", *params, *labels), before, after, strict=True):
         assert np.array_equal(old, new), f"loss_and_grads changed {name}"
     first_grads = {name: array.copy() for name, array in first[2].items()}
-    second = impl.give(function(params, x, eps, case.config))
+    second = impl.give(function(params, x, eps, case.config, **labels))
     assert first[0] == second[0], "the second call gives another loss"
     for name in params:
         assert np.array_equal(first_grads[name], second[2][name]), f"the second call gives another gradient of {name}"
@@ -275,12 +296,12 @@ def check_calls_are_pure(impl: Implementation, case: Case):
 
 def check_dtype_in_is_dtype_out(impl: Implementation, case: Case):
     for dtype in (np.float32, np.float64):
-        params, x, eps = case.draw(dtype)
-        loss, terms, grads = impl("loss_and_grads", params, x, eps, case.config, beta=0.5, free_bits=0.01)
+        (params, x, eps), labels = case.draw(dtype), case.labels()
+        loss, terms, grads = impl("loss_and_grads", params, x, eps, case.config, beta=0.5, free_bits=0.01, **labels)
         outputs = {name: np.asarray(array) for name, array in {"loss": loss, **terms, **grads}.items()}
-        for name, arrays in (("encode", impl("encode", params, x, case.config)),
-                             ("decode", impl("decode", params, eps, case.config)),
-                             ("elbo_terms", impl("elbo_terms", params, x, eps, case.config))):
+        for name, arrays in (("encode", impl("encode", params, x, case.config, **labels)),
+                             ("decode", impl("decode", params, eps, case.config, **labels)),
+                             ("elbo_terms", impl("elbo_terms", params, x, eps, case.config, **labels))):
             for i, array in enumerate(arrays if isinstance(arrays, tuple) else (arrays,)):
                 outputs[f"{name}[{i}]"] = array
         wrong = {name: array.dtype for name, array in outputs.items() if array.dtype != dtype}
@@ -289,7 +310,8 @@ def check_dtype_in_is_dtype_out(impl: Implementation, case: Case):
 
 
 def check_float32_is_close_to_float64(impl: Implementation, case: Case):
-    coarse, fine = (impl("loss_and_grads", *case.draw(dtype), case.config) for dtype in (np.float32, np.float64))
+    coarse, fine = (impl("loss_and_grads", *case.draw(dtype), case.config, **case.labels())
+                    for dtype in (np.float32, np.float64))
     # 6e-8 a rounding; sums of up to 400 products, so some 1e-6 of the largest entry, and slack for exp
     assert_close("loss", coarse[0], fine[0], rtol=1e-5, atol=0)
     for name in fine[2]:
@@ -301,7 +323,7 @@ def check_negative_weights_are_refused(impl: Implementation, case: Case):
     arguments = (*case.draw(), case.config)
     for settings in ({"beta": -1.0}, {"free_bits": -0.5}):
         try:
-            impl("loss_and_grads", *arguments, **settings)
+            impl("loss_and_grads", *arguments, **settings, **case.labels())
         except ValueError:
             continue
         raise AssertionError(f"loss_and_grads accepted {settings}: raise a ValueError")
@@ -312,7 +334,8 @@ def check_negative_weights_are_refused(impl: Implementation, case: Case):
 
 def gradients(impl, params, x, eps, config, **settings):
     """The gradients in the implementation's own kind of array, for parameters in that kind."""
-    return impl.function("loss_and_grads")(params, impl.take(x), impl.take(eps), config, **settings)[2]
+    function = impl.function("loss_and_grads", settings)
+    return function(params, impl.take(x), impl.take(eps), config, **impl.take(settings))[2]
 
 
 TORCH_OPTIMIZERS = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "adam": torch.optim.Adam}
@@ -327,8 +350,9 @@ def check_50_steps(impl, case, optimizer, lr):
     twin = {name: torch.tensor(array) for name, array in start.items()}
     torch_optimizer = TORCH_OPTIMIZERS[optimizer](twin.values(), lr=lr)
     for t in range(50):
-        _, x, eps = replace(case, seed=t).draw()
-        objective = {"beta": min(1.0, t / 20), "free_bits": 0.05}
+        drawn = replace(case, seed=t)
+        _, x, eps = drawn.draw()
+        objective = {"beta": min(1.0, t / 20), "free_bits": 0.05, **drawn.labels()}
         want = referee(impl)("loss_and_grads", {name: tensor.numpy() for name, tensor in twin.items()}, x, eps,
                              case.config, **objective)[2]
         grads = gradients(impl, params, x, eps, case.config, **objective) if own else impl.take(want)
@@ -358,7 +382,7 @@ def check_a_step_of_float32_stays_float32(impl: Implementation, case: Case):
     params, x, eps = case.draw(np.float32)
     for optimizer in TORCH_OPTIMIZERS:
         moved, state = impl.take({name: array.copy() for name, array in params.items()}), {}
-        grads = gradients(impl, moved, x, eps, case.config)
+        grads = gradients(impl, moved, x, eps, case.config, **case.labels())
         impl.function(f"{optimizer}_step")(moved, grads, state, 0.01)
         for name, array in impl.give(moved).items():
             assert array.dtype == np.float32, f"{optimizer}_step turned {name} into {array.dtype}"

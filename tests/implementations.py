@@ -4,6 +4,7 @@ Whatever an implementation computes with, the suite hands it NumPy arrays and ge
 """
 
 import importlib.util
+import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import vae_numpy
 
 from common.config import InputError, VAEConfig
 from paper import train_paper, vae_paper
+from paper.conditional_vae import ConditionalVAE
 from pytorch_lowlevel import networks_lowlevel, train_lowlevel, vae_lowlevel
 
 CONTRACT = ("encode", "reparameterize", "decode", "bernoulli_log_likelihood", "gaussian_log_likelihood", "kl_divergence",
@@ -25,7 +27,7 @@ CONTRACT = ("encode", "reparameterize", "decode", "bernoulli_log_likelihood", "g
 
 
 class NotAttempted(Exception):
-    """The implementation lacks a function of the contract."""
+    """The implementation lacks a function of the contract, or its labels."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,16 @@ class Implementation:
 
     def __call__(self, function: str, *arguments, **settings):
         """Calls a function of the contract, NumPy arrays in and out. Raises NotAttempted where there is none."""
-        return self.give(self.function(function)(*map(self.take, arguments), **settings))
+        return self.give(self.function(function, settings)(*map(self.take, arguments), **self.take(settings)))
 
-    def function(self, name: str):
+    def function(self, name: str, settings=()):
+        """The function to be called with these settings. Raises NotAttempted where there is none, or none for labels y."""
         for module in self.modules:
             if hasattr(module, name):
-                return getattr(module, name)
+                found = getattr(module, name)
+                if "y" in settings and "y" not in inspect.signature(found).parameters:
+                    raise NotAttempted(f"not attempted: {name} with labels y")
+                return found
         raise NotAttempted(f"not attempted: {name}")
 
     def take(self, tree):
@@ -80,18 +86,19 @@ class Paper:
     kl_divergence = staticmethod(vae_paper.kl_divergence)
 
     @staticmethod
-    def model(params, config) -> vae_paper.VAE:
-        return vae_paper.VAE(config, {name: tensor.numpy() for name, tensor in params.items()})
+    def model(params, config, y) -> vae_paper.VAE:
+        params = {name: tensor.numpy() for name, tensor in params.items()}
+        return ConditionalVAE(config, params).given(y) if config.condition else vae_paper.VAE(config, params)
 
     @staticmethod
-    def encode(params, x, config):
+    def encode(params, x, config, y=None):
         with torch.no_grad():
-            return Paper.model(params, config).encode(x)
+            return Paper.model(params, config, y).encode(x)
 
     @staticmethod
-    def decode(params, z, config):
+    def decode(params, z, config, y=None):
         with torch.no_grad():
-            return Paper.model(params, config).decode(z)
+            return Paper.model(params, config, y).decode(z)
 
     @staticmethod
     def reparameterize(mu, logvar, eps):
@@ -106,13 +113,13 @@ class Paper:
         return Given(VAEConfig(likelihood="gaussian")).log_likelihood(x, (mean, logvar))
 
     @staticmethod
-    def elbo_terms(params, x, eps, config):
+    def elbo_terms(params, x, eps, config, y=None):
         with torch.no_grad():
-            return Paper.model(params, config).elbo_terms(x, eps)
+            return Paper.model(params, config, y).elbo_terms(x, eps)
 
     @staticmethod
-    def loss_and_grads(params, x, eps, config, beta=1.0, free_bits=0.0):
-        model = Paper.model(params, config)
+    def loss_and_grads(params, x, eps, config, beta=1.0, free_bits=0.0, y=None):
+        model = Paper.model(params, config, y)
         loss, terms = model.loss(x, eps, beta, free_bits)
         loss.backward()
         return loss.detach(), terms, {name: weight.grad for name, weight in model.named_parameters()}

@@ -1,4 +1,4 @@
-"""Data: the five sets, the four binarizations, and what a reader is told about a file that is not right.
+"""Data: the six sets, the four binarizations, and what a reader is told about a file that is not right.
 
     pytest tests/test_data.py
     VAE_DATA=folder pytest tests/test_data.py        # also the real files in that folder
@@ -98,13 +98,14 @@ def test_without_argument_and_environment_the_folder_is_data(tmp_path, monkeypat
     assert listing(tmp_path) == []
 
 
-def test_digits_needs_no_folder(monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", ["digits", "sprites"])
+def test_digits_and_sprites_need_no_folder(name, monkeypatch, tmp_path):
     monkeypatch.setenv("VAE_DATA", str(tmp_path / "nowhere"))
-    assert load_dataset("digits").name == "digits"
+    assert load_dataset(name).name == name
 
 
 def test_a_data_file_goes_with_npz_only(tmp_path):
-    for name in DATASETS[:4]:
+    for name in DATASETS[:-1]:
         refused("mine.npz", name=name, data_dir=tmp_path, data_file="mine.npz")
     refused("--data-file", name="npz")
 

@@ -120,7 +120,7 @@ def test_the_tables_of_a_readme_are_what_the_results_say(readme):
 @pytest.mark.parametrize("readme", reproduce.READMES)
 def test_the_reproduction_in_a_readme_is_what_the_results_say(readme):
     text = (ROOT / readme).read_text("utf-8")
-    told = report.with_tables(text, {"reproduction": reproduce.READMES[readme]()})
+    told = report.with_tables(text, reproduce.tables_of(readme))
     assert told == text, f"run: python paper/reproduce.py report   ({readme} is behind)"
 
 

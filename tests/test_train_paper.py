@@ -57,6 +57,11 @@ def tiny(how=None, dtype="float64", **parts) -> Images:
     return Images.of(dataset(**parts), how, dtype=dtype)
 
 
+def config_of(name) -> VAEConfig:
+    """CONFIG, for the model of this name: each of tiny's images has a label of its own."""
+    return replace(CONFIG, condition=N) if name == "conditional-vae" else CONFIG
+
+
 def weights(model) -> dict[str, np.ndarray]:
     return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
 
@@ -91,13 +96,17 @@ def spy_on_steps(monkeypatch, see):
 # ---- every model learns ------------------------------------------------------------------------------------------------
 
 
+OWN = {"conditional-vae": {"condition": 10}, "ladder-vae": {"hidden": 50, "latent": 8}}       # what a model needs to learn
+
+
 @pytest.mark.parametrize("name, settings", [
-    *((name, {}) for name in MODELS), ("vae", {"layers": 2}), ("vae", {"arch": "conv"}),
+    *((name, OWN.get(name, {})) for name in MODELS),
+    ("vae", {"layers": 2}), ("vae", {"arch": "conv"}),
     ("vae", {"likelihood": "gaussian", "fixed_logvar": -2.0}), ("iwae", {"likelihood": "gaussian"})], ids=str)
 def test_the_loss_falls_on_digits(name, settings):
     images = Images.of(load_dataset("digits"), likelihood=settings.get("likelihood", "bernoulli"))
     model = build(name, VAEConfig(**{"image_shape": (8, 8), "hidden": 16, "latent": 2, **settings}), images)
-    start = evaluate(model, images.x_test)["loss"]
+    start = evaluate(model, images.x_test, images.y_test)["loss"]
     rows = train(model, images, Plan(epochs=3, lr=3e-3))
     first, second, third = (row["test"]["loss"] for row in rows)
     assert start > first > second > third and start > third + 0.5, (
@@ -440,8 +449,8 @@ def test_the_best_weights_survive_a_stop(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_resumes_also_after_a_stop_in_the_report(tmp_path, monkeypatch, name):
-    images, plan = tiny(), replace(PLAN, epochs=4)
-    whole = build(name, CONFIG, images)
+    images, plan, config = tiny(), replace(PLAN, epochs=4), config_of(name)
+    whole = build(name, config, images)
     train(whole, images, plan)
     clock(monkeypatch, 6.0)
 
@@ -450,9 +459,9 @@ def test_every_model_resumes_also_after_a_stop_in_the_report(tmp_path, monkeypat
             raise Stop
 
     with pytest.raises(Stop):
-        train(build(name, CONFIG, images), images, plan, tmp_path / "checkpoint.npz", report)
+        train(build(name, config, images), images, plan, tmp_path / "checkpoint.npz", report)
     assert len(load_checkpoint(tmp_path / "checkpoint.npz")[1]["rows"]) == 2
-    again = build(name, CONFIG, images, seed=9)
+    again = build(name, config, images, seed=9)
     train(again, images, plan, tmp_path / "checkpoint.npz")
     assert_same_weights(weights(again), weights(whole))
 
@@ -662,6 +671,11 @@ BAD_OPTIONS = [
     # options, what the error line must name
     ("--layers 3", "layers", "3", "1 or 2"), ("--layers 2 --arch conv", "layers", "conv"),
     ("--latent 0", "latent", "0", "at least 1"), ("--hidden -1", "hidden", "-1"), ("--latent 2.5", "--latent", "2.5"),
+    ("--beta 2", "--beta", "beta-vae or pixel-vae", "not vae"), ("--model beta-vae --beta -1", "beta is -1.0"),
+    ("--model beta-vae --capacity 5", "capacity 5.0", "gamma"), ("--model beta-vae --warmup 2", "warmup is 2.0"),
+    ("--model vq-vae --codes 1", "codes is 1"), ("--model ladder-vae --depth 0", "depth is 0"),
+    ("--model pixel-vae --binarize none", "pixel-vae", "--binarize none"),
+    ("--model conditional-vae --data npz --data-file IMAGES", "no labels"),
     ("--model full-vb --weight-prior", "full-vb", "--weight-prior"), ("--model full-vb --weight-decay 1", "--weight-decay"),
     ("--model gan", "--model", "gan", "iwae"), ("--model iwae --k 0", "k is 0", "at least 1"), ("--k few", "--k", "few"),
     ("--device nonsense", "--device", "nonsense", "cpu"), ("--device cuda:99", "--device", "cuda:99", "cpu"),
@@ -736,7 +750,9 @@ OPTIONS = ["--seed 1", "--batch-size 19", "--epochs 4", "--hidden 8", "--latent 
            "--likelihood gaussian", "--likelihood gaussian --fixed-logvar -1", "--dtype float64", "--model iwae",
            "--model iwae --k 2", "--model autoencoder", "--patience 2", "--evaluate-every 2",
            *(f"--model beta-vae {own}" for own in ("--beta 2", "--gamma 3", "--gamma 3 --capacity 4", "--free-bits 0.5",
-                                                   "--warmup 0.5", "--warmup 0.5 --cycles 2"))]
+                                                   "--warmup 0.5", "--warmup 0.5 --cycles 2")),
+           "--model vq-vae", "--model vq-vae --codes 7", "--model hierarchical-vae", "--model hierarchical-vae --depth 3",
+           "--model ladder-vae", "--model ladder-vae --warmup 0.9", "--model pixel-vae", "--model pixel-vae --free-bits 1"]
 
 
 def test_every_option_changes_the_numbers(tmp_path, tiny_run):
@@ -818,6 +834,9 @@ def test_early_stopping_without_a_validation_part_says_what_is_held_out(tmp_path
     ("--model vae", {"reconstructions.png", "latent_scatter.png", "prior_samples.png"}),
     ("--model vae --latent 2", {"reconstructions.png", "latent_scatter.png", "prior_samples.png", "manifold.png"}),
     ("--model autoencoder --latent 2", {"reconstructions.png", "latent_scatter.png"}),
+    ("--model vq-vae", {"reconstructions.png"}),
+    ("--model hierarchical-vae --latent 2", {"reconstructions.png", "latent_scatter.png", "prior_samples.png"}),
+    ("--model pixel-vae", {"reconstructions.png", "latent_scatter.png", "prior_samples.png"}),
 ])
 def test_a_run_draws_the_pictures_of_its_model(tmp_path, tiny_run, options, expected, pictures):
     good(*tiny_run, options, "--out", tmp_path)
@@ -832,19 +851,18 @@ def test_a_run_draws_the_pictures_of_its_model(tmp_path, tiny_run, options, expe
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name, settings", [("vae", {}), ("vae", {"arch": "conv"}), ("iwae", {}), ("autoencoder", {})],
-                         ids=str)
+@pytest.mark.parametrize("name, settings", [*((name, {}) for name in MODELS), ("vae", {"arch": "conv"})], ids=str)
 @pytest.mark.parametrize("plan", [PLAN, replace(PLAN, schedule="one-cycle", weight_prior=True),
                                   replace(PLAN, optimizer="adagrad", patience=2), replace(PLAN, batch_size=N),
                                   replace(PLAN, batch_size=60)], ids=["adam", "one-cycle", "adagrad", "whole", "larger"])
 def test_on_a_gpu_recorded_steps_train_as_eager_ones_do(monkeypatch, name, settings, plan):
     """The same draws, the same losses: also in the last, partial minibatch, which no graph was recorded for."""
     images = Images.of(dataset(), device="cuda", dtype="float64")
-    config = replace(CONFIG, **settings)
+    config = replace(config_of(name), **settings)
     models, runs = [build(name, config, images) for _ in range(2)], []
     runs.append(train(models[0], images, plan))
     with monkeypatch.context() as patch:
-        patch.setattr(train_paper, "GraphStep", lambda forward_backward, rows, generator: forward_backward)
+        patch.setattr(train_paper, "GraphStep", lambda forward_backward, *rest: forward_backward)
         runs.append(train(models[1], images, plan))
     for recorded, eager in zip(*runs, strict=True):
         for part in ("train", "valid", "test"):

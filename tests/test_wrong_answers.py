@@ -5,7 +5,7 @@ import contract
 import numpy as np
 import pytest
 import vae_numpy
-from contract import CASES, Case
+from contract import CASES, CONDITIONAL_CASES, Case
 from implementations import LEVELS
 from wrong_answers import WRONG_ANSWERS, planted
 
@@ -15,7 +15,7 @@ from common.cli import run_command
 def check_backward_is_pure(impl, case: Case):
     """Level 1 alone shows its caches: a second backward on the same cache gives the same, and the cache stays."""
     params, x, eps = case.draw()
-    (log_likelihood, kl), cache = vae_numpy.likelihood_and_kl_forward(params, x, eps, case.config)
+    (log_likelihood, kl), cache = vae_numpy.likelihood_and_kl_forward(params, x, eps, case.config, **case.labels())
     before = [array.copy() for array in arrays_in(cache)]
     first, second = (vae_numpy.likelihood_and_kl_backward(np.ones_like(log_likelihood), np.ones_like(kl), cache)
                      for _ in range(2))
@@ -33,13 +33,15 @@ def arrays_in(tree):
             yield from arrays_in(branch)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", [*CASES.values(), *CONDITIONAL_CASES.values()], ids=[*CASES, *CONDITIONAL_CASES])
 def test_backward_is_pure(case):
     check_backward_is_pure(LEVELS["numpy"], case)
 
 
 def suitable_case(name) -> Case:
     settings = WRONG_ANSWERS[name].settings
+    if "condition" in settings:
+        return CONDITIONAL_CASES["mlp-bernoulli-labels"]
     return CASES[f"{settings.get('arch', 'mlp')}-{settings.get('likelihood', 'bernoulli')}"]
 
 
@@ -56,13 +58,15 @@ def test_the_suite_rejects(name):
 
 
 def test_the_right_answer_compares_all_green(tmp_path, capsys):
-    for arch in ("mlp", "conv"):
+    for arch, condition in (("mlp", 0), ("mlp", 3), ("conv", 0)):
         for likelihood in ("bernoulli", "gaussian"):
             arguments = ["--arch", arch, "--likelihood", likelihood, "--beta", "2", "--free-bits", "0.3"]
+            arguments += ["--condition", str(condition)] * (condition > 0)
             compare_gradients.main([*arguments, "--entries", "2", "--out", str(tmp_path)])
             output = capsys.readouterr().out
             assert "WRONG" not in output and "all agree" in output
-            assert (tmp_path / f"{arch}-{likelihood}.png").stat().st_size > 10_000
+            picture = tmp_path / f"{arch}-{likelihood}{f'-{condition}-classes' * (condition > 0)}.png"
+            assert picture.stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("name", compare_gradients.PLANTS)
@@ -88,7 +92,7 @@ def test_a_wrong_objective_agrees_with_its_own_differences_and_a_wrong_backward_
 
 @pytest.mark.parametrize("arguments", [
     ["--plant", "nonsense"], ["--beta", "-1"], ["--free-bits", "nan"], ["--scale", "0"], ["--seed", "-1"],
-    ["--entries", "-1"],
+    ["--entries", "-1"], ["--condition", "-1"], ["--condition", "2", "--arch", "conv"],
     ["--weights", "missing.npz"],
 ])
 def test_compare_gradients_refuses(arguments, tmp_path, capsys):

@@ -7,6 +7,7 @@ tensors light up. A wrong answer whose backward is the true derivative of its wr
 differences and disagrees with autograd; a wrong backward disagrees with both.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -51,8 +52,8 @@ def planted(name: str):
 # ---- the right functions, for the wrong ones to lean on --------------------------------------------------------------
 
 encode_forward, encode_backward = networks_numpy.encode_forward, networks_numpy.encode_backward
-decode_conv_forward = networks_numpy.decode_conv_forward
-encode_mlp_backward = networks_numpy.encode_mlp_backward
+decode_conv_forward, decode_mlp_backward = networks_numpy.decode_conv_forward, networks_numpy.decode_mlp_backward
+encode_mlp_backward, join_label = networks_numpy.encode_mlp_backward, networks_numpy.join_label
 linear_backward, linear_backward_params = layers_numpy.linear_backward, layers_numpy.linear_backward_params
 bernoulli_forward, bernoulli_backward = (losses_numpy.bernoulli_log_likelihood_forward,
                                          losses_numpy.bernoulli_log_likelihood_backward)
@@ -101,8 +102,8 @@ def half_forgotten_backward(dz, cache):
     return dz, dz * eps * sigma
 
 
-def relu_on_heads_forward(params, x, config):
-    (mu, logvar), cache = encode_forward(params, x, config)
+def relu_on_heads_forward(params, x, config, y=None):
+    (mu, logvar), cache = encode_forward(params, x, config, y)
     mu, logvar = np.maximum(mu, 0), np.maximum(logvar, 0)
     return (mu, logvar), (cache, mu > 0, logvar > 0)
 
@@ -183,6 +184,32 @@ def variance_as_deviation_forward(x, mean, logvar):
 def variance_as_deviation_backward(dout, cache):
     dmean, dlogvar = gaussian_backward(dout, cache)
     return dmean, 2 * dlogvar
+
+
+# ---- the label of a conditional model --------------------------------------------------------------------------------
+
+
+def label_to_the_encoder_only(a, y, config):
+    joined = join_label(a, y, config)
+    if a.shape[1] == config.latent:
+        joined[:, config.latent:] = 0
+    return joined
+
+
+def next_label(a, y, config):
+    return join_label(a, (y + 1) % config.condition, config)
+
+
+def label_in_the_target_forward(params, x, eps, config, y=None):
+    """The target is the encoder's input, one-hot and all; a decoder that knows nothing of it gives log 2 for each entry."""
+    (log_likelihood, kl), cache = likelihood_and_kl_forward(params, x, eps, config, y)
+    return (log_likelihood - math.log(2) * config.condition, kl), cache
+
+
+def label_gradient_into_z_backward(dout, cache):
+    dz, grads = decode_mlp_backward(dout, cache)
+    latent = cache[0].latent
+    return dz[:, :latent] + dz[:, latent:].sum(axis=1, keepdims=True), grads
 
 
 # ---- the objective ---------------------------------------------------------------------------------------------------
@@ -309,6 +336,7 @@ def swapped_decode_conv_forward(params, z, config):
 
 
 GAUSSIAN, CONV, BETA, FREE_BITS = {"likelihood": "gaussian"}, {"arch": "conv"}, {"beta": 4.0}, {"free_bits": 0.5}
+LABELS = {"condition": 3}
 GRADIENTS = "gradients_agree_with_the_referee"
 
 WRONG_ANSWERS = {
@@ -422,4 +450,16 @@ WRONG_ANSWERS = {
     "height_width_swapped": WrongAnswer(
         "height and width swapped in the decoder's reshape", {"decode_conv_forward": swapped_decode_conv_forward},
         "decode_agrees_with_the_referee", CONV),
+    "label_to_the_encoder_only": WrongAnswer(
+        "the label joined to the encoder's input only: whatever is asked for, the decoder draws anything",
+        {"join_label": label_to_the_encoder_only}, "decode_agrees_with_the_referee", LABELS),
+    "label_shifted": WrongAnswer(
+        "labels counted from 1: the same weights mean other digits at every other level", {"join_label": next_label},
+        "encode_agrees_with_the_referee", LABELS),
+    "label_in_the_target": WrongAnswer(
+        "the one-hot label counted as pixels of the target", {"likelihood_and_kl_forward": label_in_the_target_forward},
+        "elbo_terms_agree_with_the_referee", LABELS),
+    "label_gradient_into_z": WrongAnswer(
+        "the gradient of the one-hot label added to that of z", {"decode_mlp_backward": label_gradient_into_z_backward},
+        GRADIENTS, LABELS),
 }
