@@ -75,23 +75,24 @@ def importance_weighted_bound(log_w):
 
 
 @torch.no_grad()
-def log_p_by_importance_sampling(model, x, samples: int, generator=None, rows: int = 1000, log_weights=log_weights,
+def log_p_by_importance_sampling(model, x, samples: int, generator=None, rows: int = 1000, weigh=None,
                                  latent: int | None = None):
     """log p(x) estimated by L_k with k = `samples` draws from q(z|x): low by half the weights' relative variance over k.
 
     x (B, D) -> (B,). The draws come in blocks of at most `rows` decoded images, whose logits stay in the processor's
     cache, and only the running log-sum is kept: memory does not grow with `samples`. A GPU wants `rows` in the 10,000s.
-    A model that is no VAE brings its own log_weights(model, x, eps (L, B, latent)) -> (L, B), and the size of its noise.
+    A model that is no VAE brings its own log_weights as weigh(model, x, eps (L, B, latent)) -> (L, B), and the size of its
+    noise.
     """
     if samples < 1 or rows < 1:
         raise InputError(f"samples is {samples} and rows {rows}: give whole numbers of at least 1")
-    results, latent = [], latent or model.config.latent
+    results, weigh, latent = [], weigh or log_weights, latent or model.config.latent
     for images in x.split(max(1, rows // samples)):                      # many images a block, or many blocks an image
         total = torch.full((len(images),), -math.inf, device=x.device, dtype=x.dtype)
         for start in range(0, samples, rows):
             draws = min(rows, samples - start)
             eps = torch.randn(draws, len(images), latent, generator=generator, device=x.device, dtype=x.dtype)
-            block = torch.logsumexp(log_weights(model, images, eps), dim=0)
+            block = torch.logsumexp(weigh(model, images, eps), dim=0)
             total = torch.logaddexp(total, block)
         results.append(total - math.log(samples))
     return torch.cat(results)

@@ -106,6 +106,7 @@ def test_a_module_of_stubs_has_not_passed(tmp_path):
     assert "nothing was attempted" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_module_of_the_repository_may_stand_behind_a_blank():
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-k", "reparameterize", "--impl", "numpy/vae_numpy.py"],
                           cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -325,7 +325,7 @@ def check_log_p(weights, quadrants, draws=10_000):
     assert error.max() < 0.03, "the draws say nothing"
     off = float(((w.mean(dim=0) - 1) / error).abs().max())
     assert off < STANDARD_ERRORS, f"log p is off by {off:.1f} standard errors"
-    found = log_p_by_importance_sampling(model, x, draws, generator(3), rows=10**6, log_weights=weights)
+    found = log_p_by_importance_sampling(model, x, draws, generator(3), rows=10**6, weigh=weights)
     assert_close("log p", found, want + torch.log(w.mean(dim=0)), rtol=ROUNDING, atol=ROUNDING)
 
 
@@ -434,7 +434,7 @@ def test_a_run_measures_the_weights_with_the_best_validation_loss_and_keeps_them
     for name, got in (("best epoch", result["curve"][best]["test"]), ("weights", evaluate(model, images.x_test)["loss"])):
         assert_close(name, got, result["bound"], rtol=1e-6, atol=0)      # float32
     for name, weights in (("nll", log_weights), ("monte_carlo", log_weights_of_predictions)):
-        again = -log_p_by_importance_sampling(model, images.x_test, 20, generator(), log_weights=weights)
+        again = -log_p_by_importance_sampling(model, images.x_test, 20, generator(), weigh=weights)
         error = float(again.std()) / math.sqrt(len(again))               # of the images, larger than that of the draws
         assert abs(float(again.mean()) - result[name]) < error, name
     pages = unpack(result["completions"], 4, 8, 64)

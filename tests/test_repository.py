@@ -133,8 +133,8 @@ def test_the_commands_of_the_readmes_run(tmp_path):
     for readme, words in (param.values for param in commands()):
         if words[1] == "common/report.py" or "FILE.npz" in words or words[-1] == "report":
             continue
-        if words[1] == "paper/reproduce.py" and "list" not in words and "quick" not in words:
-            continue                                                    # an hour
+        if words[1] == "paper/reproduce.py" and "list" not in words:
+            continue                                    # an hour; or quick, which test_reproduce.py runs, all of them
         if "mnist" in words and not mnist:
             continue
         extra = []
@@ -161,6 +161,7 @@ def test_the_benchmark_prints_every_contestant(arch, tmp_path, capsys, monkeypat
         assert any(line.startswith(name) and f"{rate:,.0f}" in line for line in lines), name
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_trainings_and_log_p_writes_what_its_table_needs(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "TURN", 0.01)
     monkeypatch.setattr(benchmark_training, "mnist_or_digits", lambda: load_dataset("digits"))

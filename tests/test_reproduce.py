@@ -37,7 +37,12 @@ def numbers_in(tree):
         yield tree
 
 
-@pytest.mark.parametrize("name", reproduce.EXPERIMENTS)
+# 4 to 9 seconds each: with pytest -m slow
+LONG = {"ae-vs-vae", "toy", "fig2-mnist", "fig2-frey", "fig3", "full-vb", "quadrants", "vq-vae", "hierarchy", "collapse"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
+                                  for name in reproduce.EXPERIMENTS])
 def test_every_name_runs_in_its_quick_preset(name, capsys):
     assert reproduce.main([name, "--preset", "quick"]) is None
     results = json.loads(Path(f"runs/{name}.quick.json").read_text("utf-8"))
