@@ -197,7 +197,7 @@ def label_to_the_encoder_only(a, y, config):
 
 
 def next_label(a, y, config):
-    return join_label(a, (y + 1) % config.condition, config)
+    return join_label(a, None if y is None else (y + 1) % config.condition, config)
 
 
 def label_in_the_target_forward(params, x, eps, config, y=None):
