@@ -71,9 +71,11 @@ def load_params(path) -> tuple[dict[str, np.ndarray], VAEConfig]:
 def load_settings(path) -> tuple[dict[str, np.ndarray], VAEConfig, dict | None]:
     """The weights, configuration and settings that save_params wrote, the weights unchecked; None: there are no settings.
 
+    Weights that were stored in half precision, to be small, come as float32.
     Raises InputError where the file is missing or something else.
     """
     entries = _read_npz(path, "weights: params.npz of a training run")
+    entries = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in entries.items()}
     if "config" not in entries or any(entries[name].ndim or entries[name].dtype.kind != "U"
                                       for name in ("config", "settings") if name in entries):
         raise InputError(f"{path} holds no configuration: give the params.npz of a training run")

@@ -207,9 +207,9 @@ def front_table(names=tuple(EXPERIMENTS)) -> list[str]:
     for name, results in all_results(names):
         for what, paper, ours in experiment(name).rows(results):
             if paper:
-                lines.append(f"| {what} | {paper} | **{ours}** | `{command(results)}` | {time_on(results)} |")
+                lines.append(row(what, paper, f"**{ours}**", f"`{command(results)}`", time_on(results)))
     if len(lines) == 2:
-        return ["Nothing was run so far."]
+        return ["Nothing that has a figure in its paper was run so far."]
     return lines + ["", "Time in minutes:seconds, for all rows of a command together."]
 
 
@@ -218,8 +218,13 @@ def all_tables(names=tuple(EXPERIMENTS)) -> list[str]:
     lines = []
     for name, results in all_results(names):
         lines += [f"`{command(results)}`, {time_on(results)}:", "", "| what | paper | ours |", "|---|--:|--:|"]
-        lines += [f"| {what} | {paper} | **{ours}** |" for what, paper, ours in experiment(name).rows(results)] + [""]
+        lines += [row(what, paper, f"**{ours}**") for what, paper, ours in experiment(name).rows(results)] + [""]
     return lines + ["Time in minutes:seconds."] if lines else ["Nothing was run so far."]
+
+
+def row(*cells) -> str:
+    """A row of a table; a bar inside a cell, as in p(x|z), would end it."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def time_on(results) -> str:
