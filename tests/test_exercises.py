@@ -1,0 +1,217 @@
+"""The exercises: what is committed is what the sources give, solutions pass, blanks say so, the board tells it."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from common.config import InputError, parameter_shapes
+from exercises import build, check, lab, train_weights
+from exercises.checks.verdict import NOT_ATTEMPTED, SOLVED, TASKS, WRONG, Wrong, call, compare
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = build.sources()
+NUMBERS = [source.name[:2] for source in SOURCES]
+
+
+def cells(path):
+    """Kind and source of every cell: what was built, without ids and outputs."""
+    return [(cell.cell_type, cell.source.rstrip()) for cell in nbformat.read(path, as_version=4).cells]
+
+
+def worked_in(path):
+    """A learner's file that was changed since it was checked out: nothing to complain of."""
+    git = shutil.which("git")
+    return bool(git) and bool(subprocess.run([git, "status", "--porcelain", "--", path], cwd=ROOT, capture_output=True,
+                                             text=True).stdout.strip())
+
+
+def answers(text):
+    """The names that a version of an exercise defines, from its first cell and those with a task in it."""
+    code = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    names = {}
+    for number, cell in enumerate(code):
+        if number == 0 or "SOLUTION" in cell or "NotImplementedError(" in cell:
+            lines = [line for line in cell.splitlines() if not line.startswith("check.")]
+            exec(compile("\n".join(lines), "<cell>", "exec"), names)
+    return names
+
+
+def whole(source):
+    """All that an exercise is written in: its source, and the Python files in which answers of it stand."""
+    return "\n".join(path.read_text("utf-8") for path in (source, *build.modules(source)))
+
+
+def tasks_of(source):
+    return [each for each in TASKS.values() if each.number[:2] == source.name[:2]]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NUMBERS)
+def test_the_files_of_an_exercise_are_what_its_source_gives(source):
+    pytest.importorskip("jupytext", reason="jupytext, of the extra [dev], builds them")
+    text, page = source.read_text("utf-8"), build.HERE / source.name
+    book = page.with_suffix(".ipynb")
+    for module in build.modules(source):
+        learners = build.HERE / module.name
+        if learners.read_text("utf-8") != build.blanked(module.read_text("utf-8")) and worked_in(learners):
+            pytest.skip(f"{learners.name} was worked in")
+        assert learners.read_text("utf-8") == build.blanked(module.read_text("utf-8")), "run: python exercises/build.py"
+    assert page.read_text("utf-8") == build.blanked(text), f"run: python exercises/build.py {source.name[:2]}"
+    built = [(cell.cell_type, cell.source.rstrip()) for cell in build.notebook(build.blanked(text)).cells]
+    if cells(book) != built and worked_in(book):
+        pytest.skip(f"{book.name} was worked in")
+    assert cells(book) == built, f"run: python exercises/build.py {source.name[:2]}"
+    built = [(cell.cell_type, cell.source.rstrip()) for cell in build.notebook(build.solved(text)).cells]
+    assert cells(source.with_suffix(".ipynb")) == built, f"run: python exercises/build.py {source.name[:2]}"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NUMBERS)
+def test_a_built_solution_has_its_pictures_and_no_error_and_is_small(source):
+    book = source.with_suffix(".ipynb")
+    outputs = [output for cell in nbformat.read(book, as_version=4).cells if cell.cell_type == "code"
+               for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert any("image/png" in output.get("data", {}) for output in outputs), "it ends in a picture"
+    assert book.stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NUMBERS)
+def test_no_exercise_holds_an_answer(source):
+    text = whole(source)
+    blank = build.blanked(text)
+    assert "SOLUTION" not in blank
+    for _, _, answer in build.ANSWER.findall(text):
+        line = max((line.strip() for line in answer.splitlines()), key=len)         # the one that says most
+        assert line not in blank, f"the answer {line!r} stands elsewhere too"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NUMBERS)
+def test_the_tasks_of_a_source_are_those_that_are_checked(source):
+    text = whole(source)
+    told = [f"{each.number} {each.name}" for each in tasks_of(source)]
+    assert [name for _, name, _ in build.ANSWER.findall(text)] == told
+    assert re.findall(r"^check\.(\w+)\((?:\1|MODULE)\)$", text, re.MULTILINE) == [each.name for each in tasks_of(source)]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NUMBERS)
+def test_the_solutions_pass_and_the_blanks_are_not_attempted(source, tmp_path):
+    text = source.read_text("utf-8")
+    for version, state in ((build.solved, SOLVED), (build.blanked, NOT_ATTEMPTED)):
+        names = answers(text if state == SOLVED else version(text))
+        for module in build.modules(source):                # its checks take the file, whichever function they ask for
+            (tmp_path / module.name).write_text(version(module.read_text("utf-8")), "utf-8")
+            names |= dict.fromkeys((each.name for each in tasks_of(source)), tmp_path / module.name)
+        for each in tasks_of(source):
+            verdict = each.judge(names[each.name])
+            assert verdict.state == state, verdict
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NUMBERS)
+def test_each_task_has_three_hints_and_each_exercise_questions_with_answers(source):
+    text = source.read_text("utf-8")
+    parts = re.split(r"^check\..*\)$", text, flags=re.MULTILINE)
+    assert len(parts) == len(tasks_of(source)) + 1
+    for before in parts[:-1]:
+        assert [int(step) for step in re.findall(r"<summary>Hint (\d)", before)] == [1, 2, 3]
+    assert len(re.findall(r"<details><summary>[^<]*\?", parts[-1])) >= 3
+    assert text.count("<details>") == text.count("</details>") == text.count("<summary>")
+
+
+# ---- the checks' own machinery -----------------------------------------------------------------------------------------
+
+
+def test_a_function_that_changes_its_argument_is_told_so():
+    def in_place(a):
+        a += 1
+        return a
+    with pytest.raises(Wrong, match="argument number 1"):
+        call(in_place, np.zeros(3))
+
+
+@pytest.mark.parametrize(("got", "words"), [
+    (None, "numbers"), ([1.0, 2.0], "shape"), ([1.0, 2.0, float("nan")], "NaN"), ([2.0, 4.0, 6.0], "2 times"),
+    ([1.0, 2.0, 3.1], r"off by up to 0\.1.*\[2\]"), ("words", "numbers"), ([3.0, 2.0, 1.0], "backwards"),
+])
+def test_a_wrong_array_is_told_what_is_wrong(got, words):
+    with pytest.raises(Wrong, match=words):
+        compare("the answer", got, [1.0, 2.0, 3.0], {"It is backwards.": np.array([3.0, 2.0, 1.0])})
+
+
+def test_an_answer_that_stops_is_told_where():
+    name = next(iter(TASKS))
+    verdict = TASKS[name].judge(lambda *arguments: [][1])
+    assert verdict.state == WRONG and "IndexError" in verdict.message and "line" in verdict.message
+    assert "not a function" in TASKS[name].judge(3).message
+
+
+def test_a_task_that_is_none_is_named():
+    with pytest.raises(AttributeError, match="there is no task nothing: choose from .*posterior"):
+        check.nothing  # noqa: B018
+
+
+def test_weights_that_are_none_are_named():
+    with pytest.raises(InputError, match="choose one of .*digits-vae-2"):
+        lab.weights("digits", "vae-3")
+
+
+@pytest.mark.parametrize("name", train_weights.RUNS)
+def test_the_weights_of_the_exercises_load_as_float32(name):
+    data, _, model = name.partition("-")
+    params, config = lab.weights(data, model)
+    assert all(array.dtype == np.float32 for array in params.values()) and set(params) == set(parameter_shapes(config))
+    assert config.hidden == 200
+
+
+def test_the_weights_of_the_exercises_are_small():
+    assert sum(path.stat().st_size for path in lab.WEIGHTS.glob("*.npz")) < 4_000_000
+
+
+@pytest.mark.parametrize("words", [["exercises/check.py", "42"], ["exercises/build.py", "42"],
+                                   ["exercises/train_weights.py", "no-such"]])
+def test_an_exercise_that_is_none_is_one_line(words, tmp_path):
+    done = subprocess.run([sys.executable, ROOT / words[0], *words[1:]], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and "choose from" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_notebook_is_named(tmp_path):
+    (tmp_path / "01_latent_space.ipynb").write_text("{}")
+    with pytest.raises(InputError, match="01_latent_space.ipynb is no notebook"):
+        check.verdicts(tmp_path / "01_latent_space.ipynb")
+
+
+# ---- in a kernel -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SOURCES, ids=NUMBERS)
+def test_the_solution_notebook_runs_and_passes(source):
+    """As `check.py --solutions` does it: every cell in a fresh kernel, at most a minute each, none stops with an error."""
+    results = check.verdicts(source.with_suffix(".ipynb"))
+    assert [verdict for verdict in results if verdict.state != SOLVED] == []
+    assert [verdict.name for verdict in results] == [each.name for each in tasks_of(source)]
+
+
+@pytest.mark.slow
+def test_the_board_tells_what_is_solved_wrong_and_not_attempted(tmp_path, monkeypatch, capsys):
+    """A learner's notebook: one right answer, one that breaks off, one wrong, one cell that never ends, the rest blank."""
+    text = (build.HERE / "01_latent_space.md").read_text("utf-8")
+    right = build.ANSWER.search(SOURCES[0].read_text("utf-8")).group(3)
+    for name, answer in (("posterior", right), ("latent_plane", "    return [][side]\n"),
+                         ("kl_per_latent", "    return mu.mean(axis=0)\n"), ("active_units", "    while True: pass\n")):
+        blank = re.search(rf'    raise NotImplementedError\("\S+ {name}"\)\n', text).group()
+        text = text.replace(blank, answer)
+    text = text.replace('DATA = "digits"', 'DATA = "digits"\n%matplotlib inline')
+    book = tmp_path / "01_latent_space.ipynb"
+    book.write_text(nbformat.writes(build.notebook(text)))
+    monkeypatch.setattr(check, "SECONDS", 8)
+    states = {verdict.name: (verdict.state, verdict.message) for verdict in check.verdicts(book)}
+    assert states["posterior"][0] == SOLVED
+    assert states["latent_plane"][0] == WRONG and "IndexError" in states["latent_plane"][1]
+    assert states["kl_per_latent"][0] == WRONG
+    assert states["active_units"][0] == WRONG and "8 seconds" in states["active_units"][1]
+    assert {states[name][0] for name in ("posterior_draws", "evenness", "distance_to_data")} == {NOT_ATTEMPTED}
