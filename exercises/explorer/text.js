@@ -11,7 +11,7 @@ const TEXT = {
     "tab-labels": "Labels",
     latents: "{J} latents",
     latentOne: "1 latent",
-    mapText: "Each dot is the posterior mean μ of one test image: its place in the latent space. Drag the point anywhere, " +
+    mapText: "Each dot is the posterior mean μ of one test image: its place in the latent space. Drag the point anywhere " +
       "and the decoder draws what lies there.",
     mapLabel: "Map of the latent space, with one dot for each test image and a point z that you can move",
     mapKeys: "Arrow keys move the point too; with Shift, further.",
