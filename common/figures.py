@@ -102,7 +102,7 @@ def interpolations(path, x_from, walks, x_to, image_shape):
 
 def label_grid(path, images, image_shape, title, x=None):
     """A column for each label: images (R, C, D); and beside each row the image of x (R, D) that it comes from, if any."""
-    figure, zoom = new_figure(), _zoom(image_shape, len(images), images.shape[1] + (x is not None))
+    figure, zoom = new_figure(), _zoom(image_shape, len(images), images.shape[1])
     if x is not None:
         show(figure, tile(x, image_shape, 1, zoom), title="image")
     show_labels(figure, images, image_shape, zoom, 0 if x is None else image_shape[1] * zoom + 40, title)

@@ -73,7 +73,7 @@ def unreached(book, name: str) -> tuple[str, str]:
     """State and message of a task whose check gave no verdict: the first error of the cells up to that check."""
     calls = [i for i, cell in enumerate(book.cells) if cell.cell_type == "code" and f"check.{name}(" in cell.source]
     if not calls:
-        return NOT_ATTEMPTED, f"The line check.{name}({name}) is gone."
+        return NOT_ATTEMPTED, f"The line check.{name}(...) is gone."
     for cell in reversed(book.cells[:calls[0] + 1]):            # the nearest one is the likeliest cause
         for output in cell.get("outputs", []):
             if output.output_type == "error" and output.ename not in ("NameError", "NotImplementedError"):
@@ -85,7 +85,7 @@ def unreached(book, name: str) -> tuple[str, str]:
 
 def board(path: Path, results: list[Verdict]) -> str:
     width = max(len(verdict.name) for verdict in results)
-    lines = [path.stem, *(f"  {verdict.number}  {verdict.name:{width}}  {verdict.state:13}  {verdict.message}".rstrip()
+    lines = [path.stem, *(f"  {verdict.number:5}  {verdict.name:{width}}  {verdict.state:13}  {verdict.message}".rstrip()
                           for verdict in results)]
     return "\n".join(lines)
 

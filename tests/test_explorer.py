@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from losses_numpy import kl_divergence
+from losses_numpy import bernoulli_log_likelihood, kl_divergence
 from matplotlib.image import imread
 from networks_numpy import decode, decode_mean, encode
 
@@ -678,10 +678,34 @@ def test_the_conditional_encoder_is_told_a_label(reader):
     np.testing.assert_allclose(reader.z("labels"), mu[0], atol=1e-9)
     np.testing.assert_allclose(reader.picture("#reconstruction-picture"),
                                grays(decode_mean(params, mu, config, np.array([other])), config.image_shape), atol=1)
-    reader.click("#clear")
-    reader.click("#label-buttons button:nth-child(3)")
+
+
+@pytest.mark.slow
+def test_the_label_of_a_drawing_is_guessed_by_the_bound(reader):
+    params, config, _ = reader.model("labels")
+    rng = np.random.default_rng(5)
+    images = [*rng.integers(0, 2, (3, config.pixels)).astype(np.float64), *reader.ask(
+        "() => explorer.data.testImages.slice(0, 10).map((x) => [...x])").astype(np.float64)]
+    reader.click("#tab-labels")
     reader.drag("#pad", THREE)
-    assert reader.page.input_value("#told-label") == "2"                    # a drawing is of the label that was chosen
+    images.append(reader.x())
+    for x in images:
+        bounds = []
+        for label in range(config.condition):
+            y = np.array([label])
+            mu, logvar = encode(params, x[None], config, y)
+            log_likelihood = bernoulli_log_likelihood(decode(params, mu, config, y), x[None])[0]
+            bounds.append(log_likelihood - kl_divergence(mu, logvar).sum())
+        got = reader.ask("""(x) => { const model = explorer.data.models.labels;
+            return Array.from({ length: model.condition }, (_, y) => boundAtMean(model, x, y)); }""", x.tolist())
+        np.testing.assert_allclose(got, bounds, rtol=1e-9)
+    guess = str(np.argmax(bounds))
+    assert reader.page.input_value("#told-label") == guess
+    assert reader.page.locator("#label-buttons [aria-pressed=true]").inner_text() == guess
+    assert "guess" in reader.page.inner_text("#image-text")
+    reader.page.select_option("#told-label", str((int(guess) + 1) % config.condition))
+    reader.settle()
+    assert "guess" not in reader.page.inner_text("#image-text")
 
 
 @pytest.mark.slow

@@ -149,8 +149,9 @@ def compare(what: str, got, right, mistakes=None, rtol: float = 1e-8, atol: floa
         count = int((~np.isfinite(numbers)).sum())
         raise Wrong(f"{_start(what)} holds NaN or infinity ({count} of {numbers.size} numbers): a log of 0, an overflowing "
                     "exp, or a division by 0?")
-    ratio = numbers[np.abs(right) > atol] / right[np.abs(right) > atol]
-    if ratio.size > 1 and np.allclose(ratio, ratio[0], rtol=1e-6) and not np.isclose(ratio[0], 1):
+    there = np.abs(right) > atol
+    ratio = numbers[there] / right[there]
+    if ratio.size > 1 and ratio[0] and np.allclose(numbers, ratio[0] * right, rtol=1e-6, atol=atol):
         raise Wrong(f"{_start(what)} is {ratio[0]:.6g} times what it should be, everywhere: look for a lost or doubled "
                     "factor.")
     worst = np.unravel_index(np.abs(numbers - right).argmax(), right.shape)

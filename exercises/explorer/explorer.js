@@ -20,7 +20,7 @@ const state = {
   y: 0,                                 // the label under which the conditional model decodes
   strokes: [],                          // the drawing: lists of [x, y], the pad is 1 x 1
   x: null, xLabel: null,                // the image, and its label: that of a test image, or null
-  told: 0,                              // the label that the conditional encoder is told
+  told: 0, guess: null,                 // the label that the conditional encoder is told, and its guess of a drawing's
   posterior: {},                        // for each view, {mu, logvar} of the image
   nextImage: 0,
   walk: { from: null, to: null, t: 0, choosing: 0, playing: false },
@@ -46,15 +46,13 @@ function setPosterior(view) {
   redraw();
 }
 
-function beginStroke(place) {
-  if (!state.strokes.length) state.told = state.y;                      // the label that is chosen is that of the drawing
-  state.strokes.push([place]);
-}
-
 function setDrawing() {
-  const image = imageOf(state.strokes, data.imageShape, data.box);
+  const gray = imageOf(state.strokes, data.imageShape, data.box), bernoulli = data.likelihood === "bernoulli";
+  const x = bernoulli ? binarize(gray) : gray;
   state.xLabel = null;
-  setImage(data.likelihood === "bernoulli" ? binarize(image) : image);
+  state.guess = models.labels && bernoulli ? guessLabel(models.labels, x) : null;
+  if (state.guess !== null) state.told = state.y = state.guess;
+  setImage(x);
 }
 
 function clear() {
@@ -462,7 +460,9 @@ function drawImage() {
 function imageText() {
   if (!state.x) return say(DIGITS.includes(data.data) ? "imageNone" : "imageNoneOther");
   if (state.strokes.length) {
-    return say("imageDrawn", { data: DATA_NAMES[data.data], cut: say(data.likelihood === "bernoulli" ? "cut" : "gray") });
+    const bernoulli = data.likelihood === "bernoulli";
+    const drawn = say("imageDrawn", { data: DATA_NAMES[data.data], cut: say(bernoulli ? "cut" : "gray") });
+    return state.view === "labels" && state.told === state.guess ? `${drawn} ${say("guess")}` : drawn;
   }
   return state.xLabel === null ? say("imageTestPlain") : say("imageTest", { label: state.xLabel });
 }
@@ -538,7 +538,8 @@ function buildLabels() {
   });
 }
 
-// Calls down and move with the place, as shares of the element's width, while a pointer is pressed on it.
+// Calls down with the place where a pointer is pressed, as shares of the element's width, and move with the places that it
+// has passed since.
 function onDrag(element, down, move) {
   const place = (event) => {
     const { left, top, width } = element.getBoundingClientRect();
@@ -552,7 +553,7 @@ function onDrag(element, down, move) {
   element.addEventListener("pointermove", (event) => {
     if (!event.isPrimary || !element.hasPointerCapture(event.pointerId)) return;
     const places = event.getCoalescedEvents?.() ?? [];                   // a pen moves faster than the screen
-    for (const each of places.length ? places : [event]) move(place(each));
+    move((places.length ? places : [event]).map(place));
   });
 }
 
@@ -564,10 +565,10 @@ function buildMap() {
     $("legend").append(item);
   }
   $("legend").hidden = !data.classes.length;
-  const move = ([x, y]) => setZ("map", fromMap(x, y, 1));
+  const move = (places) => setZ("map", fromMap(...places.at(-1), 1));
   onDrag($("map"), (place) => {
     pause();
-    move(place);
+    move([place]);
     if (state.walk.choosing) choosePoint();
   }, move);
   $("map").addEventListener("keydown", (event) => {
@@ -590,8 +591,8 @@ function buildMap() {
 
 function buildPad() {
   $("pad").style.aspectRatio = `${data.imageShape[1]} / ${data.imageShape[0]}`;
-  onDrag($("pad"), (place) => { beginStroke(place); setDrawing(); },
-    (place) => { state.strokes.at(-1).push(place); setDrawing(); });
+  onDrag($("pad"), (place) => { state.strokes.push([place]); setDrawing(); },
+    (places) => { state.strokes.at(-1).push(...places); setDrawing(); });
 }
 
 function start() {

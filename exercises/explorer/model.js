@@ -12,8 +12,9 @@ function bytesOf(base64) {
 
 // Pairs of bytes, the low one first, as numbers from 0 to 65535.
 function uint16Of(base64) {
-  const bytes = bytesOf(base64);
-  return Uint16Array.from({ length: bytes.length / 2 }, (_, i) => bytes[2 * i] | (bytes[2 * i + 1] << 8));
+  const bytes = bytesOf(base64), numbers = new Uint16Array(bytes.length / 2);
+  for (let i = 0; i < numbers.length; i++) numbers[i] = bytes[2 * i] | (bytes[2 * i + 1] << 8);
+  return numbers;
 }
 
 // A float16 has 1 bit of sign, 5 of exponent, 10 of fraction: (-1)^s * 2^(e - 15) * (1 + f / 1024), and for e = 0 without
@@ -24,7 +25,9 @@ function float16(bits) {
 }
 
 function weightsOf(base64) {
-  return Float32Array.from(uint16Of(base64), float16);
+  const halves = uint16Of(base64), weights = new Float32Array(halves.length);
+  for (let i = 0; i < halves.length; i++) weights[i] = float16(halves[i]);
+  return weights;
 }
 
 // ---- the two networks ------------------------------------------------------------------------------------------------
@@ -77,6 +80,20 @@ function decode(model, z, y = 0) {
 // The mean of p(x|z), a picture to look at: for each pixel the probability of white, or for a Gaussian decoder its gray.
 function decodeMean(model, z, y = 0) {
   return sigmoid(decode(model, z, y));
+}
+
+// The bound on log p(x|y) of a Bernoulli model, in nats, at z = mu:   log p(x|z, y) - KL(q(z|x, y) || N(0, I))
+function boundAtMean(model, x, y) {
+  const { mu, logvar } = encode(model, x, y), logits = decode(model, mu, y);
+  const softplus = (a) => Math.max(a, 0) + Math.log1p(Math.exp(-Math.abs(a)));                   // log(1 + e^a)
+  const logLikelihood = logits.reduce((sum, a, i) => sum + x[i] * a - softplus(a), 0);
+  return logLikelihood - mu.reduce((sum, m, j) => sum + 0.5 * (m * m + Math.expm1(logvar[j]) - logvar[j]), 0);
+}
+
+// The label that a conditional model finds the likeliest for an image.
+function guessLabel(model, x) {
+  const bounds = Array.from({ length: model.condition }, (_, y) => boundAtMean(model, x, y));
+  return bounds.indexOf(Math.max(...bounds));
 }
 
 // J numbers from N(0, 1), by Box and Muller: if u, v are uniform, sqrt(-2 log u) cos(2 pi v) is normal.

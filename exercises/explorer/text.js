@@ -47,6 +47,8 @@ const TEXT = {
     imageDrawn: "Your drawing, scaled and centered as in {data}, {cut}.",
     cut: "cut to black and white at one half",
     gray: "kept gray",
+    guess: "The label y is the model's guess, the one with the largest log p(x|z, y) − KL at z = μ. You may tell the " +
+      "encoder another one.",
     imageTest: "A test image with the label {label}.",
     imageTestPlain: "A test image.",
     pad: "draw here",
@@ -109,6 +111,7 @@ const TEXT = {
     imageDrawn: "내 그림을 {data}처럼 크기와 중심을 맞추고, {cut}.",
     cut: "0.5를 기준으로 흑백으로 나누었습니다",
     gray: "회색은 그대로 두었습니다",
+    guess: "레이블 y는 모델의 추측입니다. z = μ에서 log p(x|z, y) − KL이 가장 큰 레이블이며, 인코더에 다른 레이블을 알려 줄 수도 있습니다.",
     imageTest: "레이블이 {label}인 테스트 이미지입니다.",
     imageTestPlain: "테스트 이미지입니다.",
     pad: "여기에 그리기",
