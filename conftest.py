@@ -31,6 +31,12 @@ def pytest_configure(config):
         raise pytest.UsageError(str(error)) from error
 
 
+def pytest_ignore_collect(collection_path, config):
+    """With --impl: a file without a check of the contract need not be imported."""
+    if config.getoption("--impl") is not None and collection_path.suffix == ".py":
+        return "pytest.mark.contract" not in collection_path.read_text("utf-8") or None
+
+
 def pytest_generate_tests(metafunc):
     """The fixture `implementation`: each level, or the learner's module alone."""
     if "implementation" in metafunc.fixturenames:

@@ -151,8 +151,9 @@ def compare(what: str, got, right, mistakes=None, rtol: float = 1e-8, atol: floa
                     "exp, or a division by 0?")
     there = np.abs(right) > atol
     ratio = numbers[there] / right[there]
-    if ratio.size > 1 and ratio[0] and np.allclose(numbers, ratio[0] * right, rtol=1e-6, atol=atol):
-        raise Wrong(f"{_start(what)} is {ratio[0]:.6g} times what it should be, everywhere: look for a lost or doubled "
+    factor = ratio[0] if ratio.size > 1 else 0
+    if factor and not np.isclose(factor, 1) and np.allclose(numbers, factor * right, rtol=1e-6, atol=atol):
+        raise Wrong(f"{_start(what)} is {factor:.6g} times what it should be, everywhere: look for a lost or doubled "
                     "factor.")
     worst = np.unravel_index(np.abs(numbers - right).argmax(), right.shape)
     place = f" at [{', '.join(map(str, map(int, worst)))}]" if right.ndim else ""
