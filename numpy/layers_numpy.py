@@ -20,7 +20,7 @@ def linear_forward(x, weight, bias):
 
 
 def linear_backward(dout, cache):
-    """dout (B, out) -> dx (B, in), dweight (out, in), dbias (out,)."""
+    """dout (B, out) -> dx (B, in), dweight (out, in), dbias (out,): eq. 1.22."""
     x, weight = cache
     dx = dout @ weight                                                   # (B, in)
     return dx, *linear_backward_params(dout, cache)
@@ -43,7 +43,7 @@ def tanh_forward(a):
 
 
 def tanh_backward(dout, cache):
-    """tanh'(a) = 1 - tanh(a)^2, so the output is all that has to be kept."""
+    """tanh'(a) = 1 - tanh(a)^2, eq. 1.23, so the output is all that has to be kept."""
     out = cache
     return dout * (1 - out * out)
 
@@ -73,16 +73,17 @@ def sigmoid_backward(dout, cache):
 
 # ---- convolution ---------------------------------------------------------------------------------------------------
 #
-# A convolution is a matrix product once every k x k window of the image has been laid out as a column:
+# A convolution is a matrix product once every k x k window of the image has been laid out as a column (eq. 1.15):
 #
 #     im2col:   (B, C, H, W)   ->  (C*k*k, h*w*B)      copies pixels into the windows they belong to
 #     col2im:   (C*k*k, h*w*B) ->  (B, C, H, W)        its transpose: adds the windows back onto their pixels
 #
 # conv2d is im2col, then W @ columns; its backward is W^T @ dout, then col2im. conv_transpose2d is that backward used
-# as a forward. The columns run over (row, column, image): the whole batch is one matrix product, and every copy moves
-# B neighbors in memory at once. Shapes are PyTorch's (B, C, H, W) everywhere; as_matrix and as_images only look at the
-# same memory differently (transposed views), so between two convolutions nothing is copied. Between a dense layer, whose
-# memory has an image in a row, and a convolution, batch_last copies once; NumPy is slow where two orders meet.
+# as a forward (eq. 1.16, 2.1). The columns run over (row, column, image): the whole batch is one matrix product, and
+# every copy moves B neighbors in memory at once. Shapes are PyTorch's (B, C, H, W) everywhere; as_matrix and as_images
+# only look at the same memory differently (transposed views), so between two convolutions nothing is copied. Between a
+# dense layer, whose memory has an image in a row, and a convolution, batch_last copies once; NumPy is slow where two
+# orders meet.
 
 
 def im2col(x, k, stride, padding):
@@ -136,7 +137,7 @@ def conv2d_forward(x, weight, bias, stride, padding):
 
 
 def conv2d_backward(dout, cache):
-    """dout (B, O, h, w) -> dx (B, I, H, W), dweight (O, I, k, k), dbias (O,)."""
+    """dout (B, O, h, w) -> dx (B, I, H, W), dweight (O, I, k, k), dbias (O,): eq. 1.24."""
     shape, columns, weight, stride, padding = cache
     O, _, k, _ = weight.shape
     dcolumns = weight.reshape(O, -1).T @ as_matrix(dout)                 # (I*k*k, h*w*B)
@@ -168,7 +169,7 @@ def conv_transpose2d_forward(x, weight, bias, stride, padding, output_padding):
 
 
 def conv_transpose2d_backward(dout, cache):
-    """dout (B, O, H, W) -> dx (B, I, h, w), dweight (I, O, k, k), dbias (O,)."""
+    """dout (B, O, H, W) -> dx (B, I, h, w), dweight (I, O, k, k), dbias (O,): eq. 1.25."""
     x, weight, stride, padding = cache
     B, I, h, w = x.shape
     k = weight.shape[-1]

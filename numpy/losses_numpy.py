@@ -20,7 +20,7 @@ def softplus(a):
 def bernoulli_log_likelihood_forward(logits, x):
     """log p(x|z) = sum_d x_d log y_d + (1 - x_d) log(1 - y_d), eq. 11, with y = sigmoid(logits).
 
-    In logits it is sum_d x_d l_d - softplus(l_d), exact where log(sigmoid) would already be -infinity.
+    In logits it is sum_d x_d l_d - softplus(l_d), eq. 1.12, exact where log(sigmoid) would already be -infinity.
     logits, x (B, D) -> (B,), nats.
     """
     out = (x * logits - softplus(logits)).sum(axis=1)                    # (B,)
@@ -28,7 +28,7 @@ def bernoulli_log_likelihood_forward(logits, x):
 
 
 def bernoulli_log_likelihood_backward(dout, cache):
-    """d log p / d logits = x - y: what was seen minus what was expected. dout (B,) -> dlogits (B, D)."""
+    """d log p / d logits = x - y, eq. 1.18: what was seen minus what was expected. dout (B,) -> dlogits (B, D)."""
     logits, x = cache
     y, _ = sigmoid_forward(logits)
     return dout[:, None] * (x - y)                                       # (B, D)
@@ -42,7 +42,7 @@ def bernoulli_log_likelihood(logits, x):
 
 
 def gaussian_log_likelihood_forward(x, mean, logvar):
-    """log p(x|z) = sum_d log N(x_d; mean_d, exp(logvar_d)), eq. 12. x, mean, logvar (B, D) -> (B,), nats.
+    """log p(x|z) = sum_d log N(x_d; mean_d, exp(logvar_d)), eq. 12, 1.13. x, mean, logvar (B, D) -> (B,), nats.
 
     A density, not a probability: it may well be positive.
     """
@@ -53,7 +53,7 @@ def gaussian_log_likelihood_forward(x, mean, logvar):
 
 
 def gaussian_log_likelihood_backward(dout, cache):
-    """dout (B,) -> dmean (B, D), dlogvar (B, D)."""
+    """dout (B,) -> dmean (B, D), dlogvar (B, D): eq. 1.19."""
     error, precision = cache
     dmean = dout[:, None] * error * precision                            # (B, D)
     dlogvar = dout[:, None] * 0.5 * (error * error * precision - 1)      # (B, D)
@@ -68,9 +68,9 @@ def gaussian_log_likelihood(x, mean, logvar):
 
 
 def kl_divergence_forward(mu, logvar):
-    """KL(N(mu, exp(logvar)) || N(0, 1)) = (mu^2 + sigma^2 - 1 - log sigma^2) / 2, per latent: (B, J) -> (B, J), nats.
+    """KL(N(mu, exp(logvar)) || N(0, 1)) = (mu^2 + sigma^2 - 1 - log sigma^2) / 2, eq. 1.11: (B, J) -> (B, J), nats.
 
-    expm1(logvar) is sigma^2 - 1 without cancellation, so the result is never negative, not even in float32.
+    Per latent. expm1(logvar) is sigma^2 - 1 without cancellation, so the result is never negative, not even in float32.
     """
     variance_minus_1 = np.expm1(logvar)                                  # (B, J)
     out = 0.5 * (mu * mu + (variance_minus_1 - logvar))                  # (B, J)
@@ -78,7 +78,7 @@ def kl_divergence_forward(mu, logvar):
 
 
 def kl_divergence_backward(dout, cache):
-    """dout (B, J) -> dmu, dlogvar (B, J)."""
+    """dout (B, J) -> dmu, dlogvar (B, J): eq. 1.20."""
     mu, variance_minus_1 = cache
     dmu = dout * mu                                                      # (B, J)
     dlogvar = dout * 0.5 * variance_minus_1                              # (B, J)

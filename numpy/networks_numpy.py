@@ -48,7 +48,7 @@ def join_label(a, y, config):
 
 
 def encode_forward(params, x, config, y=None):
-    """The parameters of q(z|x) = N(mu, exp(logvar)). x (B, D) -> (mu (B, J), logvar (B, J)), cache."""
+    """The parameters of q(z|x) = N(mu, exp(logvar)), eq. 1.6. x (B, D) -> (mu (B, J), logvar (B, J)), cache."""
     check_one_layer(config)
     forward = encode_mlp_forward if config.arch == "mlp" else encode_conv_forward
     out, cache = forward(params, join_label(x, y, config), config)
@@ -67,7 +67,7 @@ def encode(params, x, config, y=None):
 
 
 def encode_mlp_forward(params, x, config):
-    """Paper, appendix C.2: h = tanh(W3 x + b3), mu = W4 h + b4, log sigma^2 = W5 h + b5."""
+    """Paper, appendix C.2: h = tanh(W3 x + b3), mu = W4 h + b4, log sigma^2 = W5 h + b5 (eq. 1.14)."""
     a, hidden_cache = linear_forward(x, *layer(params, "encoder.hidden"))              # (B, H)
     h, tanh_cache = tanh_forward(a)                                                    # (B, H)
     mu, mu_cache = linear_forward(h, *layer(params, "encoder.mu"))                     # (B, J)
@@ -79,7 +79,7 @@ def encode_mlp_backward(dmu, dlogvar, cache):
     hidden_cache, tanh_cache, mu_cache, logvar_cache = cache
     dh_logvar, dlogvar_weight, dlogvar_bias = linear_backward(dlogvar, logvar_cache)   # (B, H), ...
     dh_mu, dmu_weight, dmu_bias = linear_backward(dmu, mu_cache)                       # (B, H), ...
-    dh = dh_mu + dh_logvar                          # h feeds both heads: their gradients add
+    dh = dh_mu + dh_logvar                          # h feeds both heads: their gradients add (eq. 1.26)
     da = tanh_backward(dh, tanh_cache)                                                 # (B, H)
     dhidden_weight, dhidden_bias = linear_backward_params(da, hidden_cache)
     return {

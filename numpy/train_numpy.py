@@ -22,13 +22,13 @@ from common.schedules import kl_weight
 
 
 def sgd_step(params, grads, state, lr):
-    """Gradient descent: p <- p - lr * g. As torch.optim.SGD."""
+    """Gradient descent, eq. 1.27: p <- p - lr * g. As torch.optim.SGD."""
     for p, g in blocks(params, grads):
         p -= lr * g
 
 
 def adagrad_step(params, grads, state, lr, eps=1e-10):
-    """Adagrad (Duchi et al. 2011), the paper's: p <- p - lr * g / sqrt(sum of all g^2 so far). As torch.optim.Adagrad."""
+    """Adagrad (Duchi et al. 2011), the paper's: p <- p - lr * g / sqrt(sum of all g^2 so far), eq. 1.28. As torch's."""
     sums = state.setdefault("sum", zeros_like(params))
     for p, g, s in blocks(params, grads, sums):
         s += g * g
@@ -36,7 +36,7 @@ def adagrad_step(params, grads, state, lr, eps=1e-10):
 
 
 def adam_step(params, grads, state, lr, beta1=0.9, beta2=0.999, eps=1e-8):
-    """Adam (Kingma & Ba 2015): running means m of g and v of g^2, corrected for their start at zero. As torch.optim.Adam.
+    """Adam (Kingma & Ba 2015), eq. 1.29: running means m of g, v of g^2, corrected for their start at zero. As torch's.
 
     p <- p - lr * m^ / (sqrt(v^) + eps) with m^ = m / (1 - beta1^t) and v^ = v / (1 - beta2^t); the two corrections are
     numbers, so they move into the step size and into eps (their section 2), which saves two passes over the weights.

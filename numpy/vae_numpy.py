@@ -4,8 +4,9 @@
 
 One image x, one noise vector eps: encode, reparameterize, decode, and the bound is (eq. 10 with L = 1)
 
-    elbo = log p(x|z) - KL(q(z|x) || p(z)) <= log p(x)
+    elbo = log p(x|z) - KL(q(z|x) || p(z)) <= log p(x)                                                       eq. 1.10
 
+Equations with a dot, eq. 1.10, are those of chapter 1, README.md; eq. 10 is the paper's.
 All functions are pure: noise comes in as an argument, nothing is edited. Level 2 does the same in
 pytorch_lowlevel/vae_lowlevel.py, where autograd takes over every *_backward.
 
@@ -34,15 +35,15 @@ from common.config import check_batch, check_objective
 def reparameterize_forward(mu, logvar, eps):
     """A draw z ~ N(mu, exp(logvar)) as a function of mu, logvar and noise eps ~ N(0, I): all (B, J)."""
     sigma = np.exp(0.5 * logvar)                                         # (B, J)
-    z = mu + sigma * eps                                                 # (B, J)    eq. 10
+    z = mu + sigma * eps                                                 # (B, J)    eq. 1.8
     return z, (sigma, eps)
 
 
 def reparameterize_backward(dz, cache):
     """dz/dmu = 1 and dz/dlogvar = eps * sigma / 2: the gradient passes the draw. dz (B, J) -> dmu, dlogvar (B, J)."""
     sigma, eps = cache
-    dmu = dz                                                             # (B, J)
-    dlogvar = dz * eps * 0.5 * sigma                                     # (B, J)
+    dmu = dz                                                             # (B, J)    eq. 1.9, 1.21
+    dlogvar = dz * eps * 0.5 * sigma                                     # (B, J)    eq. 1.21
     return dmu, dlogvar
 
 
@@ -77,7 +78,7 @@ def likelihood_and_kl_backward(dlog_likelihood, dkl, cache):
         dout = gaussian_log_likelihood_backward(dlog_likelihood, likelihood_cache)     # (B, D), (B, D)
     dz, decoder_grads = decode_backward(dout, decode_cache)                            # (B, J)
     dmu_z, dlogvar_z = reparameterize_backward(dz, reparameterize_cache)               # (B, J), (B, J)
-    # mu and logvar act on the loss twice, through z and through the KL: the two gradients add
+    # mu and logvar act on the loss twice, through z and through the KL: the two gradients add (eq. 1.26)
     encoder_grads = encode_backward(dmu_z + dmu_kl, dlogvar_z + dlogvar_kl, encode_cache)
     return encoder_grads | decoder_grads
 
@@ -96,7 +97,7 @@ def elbo_terms(params, x, eps, config, y=None):
 
 
 def loss_and_grads(params, x, eps, config, beta=1.0, free_bits=0.0, y=None):
-    """loss = -mean log p(x|z) + beta * sum_j max(free_bits, mean_b KL_bj), its terms and its gradients.
+    """loss = -mean log p(x|z) + beta * sum_j max(free_bits, mean_b KL_bj), eq. 1.17, its terms and its gradients.
 
     params     dict name -> array, as in common.config.parameter_shapes
     x          (B, D) pixels; eps (B, J) noise from N(0, I); both in the dtype of params

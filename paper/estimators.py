@@ -29,7 +29,7 @@ def log_prior(z):
 def log_weights(model: VAE, x, eps, path_only=False):
     """log p(x, z) - log q(z|x) at z = mu + sigma * eps. x (B, D), eps (L, B, J) -> (L, B).
 
-    Each is an estimate of the ELBO (estimator A), and its exponential one of p(x): the importance weight of z.
+    Each is an estimate of the ELBO (estimator A, eq. 1.3), and its exponential one of p(x): the importance weight of z.
     path_only: gradients reach mu and logvar through z alone. The rest of d log q is a score, zero on average, so that the
     gradient of the ELBO stays unbiased, and it has no noise at all where q is the posterior (Roeder et al. 2017, "sticking
     the landing").
@@ -51,7 +51,7 @@ def estimator_a(model: VAE, x, eps):
 
 
 def estimator_b(model: VAE, x, eps):
-    """Eq. 7: -KL(q(z|x) || p(z)) + mean_l log p(x|z_l), the KL in closed form. x (B, D), eps (L, B, J) -> (B,)."""
+    """Eq. 7 and 1.5: -KL(q(z|x) || p(z)) + mean_l log p(x|z_l), the KL in closed form. x (B, D), eps (L, B, J) -> (B,)."""
     check_draws(model, x, eps)
     mu, logvar = model.encode(x)                                         # (B, J), (B, J)
     z = model.reparameterize(mu, logvar, eps)                            # (L, B, J)
@@ -110,7 +110,7 @@ def log_p_by_quadrature(model: VAE, x, points: int = 400, limit: float = 8.0):
 
 @torch.no_grad()
 def log_joint_on_grid(model: VAE, x, points: int = 400, limit: float = 8.0):
-    """log p(x, z) dz on a regular grid: its logsumexp is log p(x), less that it is log p(z|x) of a cell.
+    """log p(x, z) dz on a regular grid: its logsumexp is log p(x), eq. 1.1, less that it is log p(z|x) of a cell, eq. 1.2.
 
     x (B, D) -> (B, points^J), and the grid (points^J, J), its last latent running fastest.
     """

@@ -121,7 +121,7 @@ def pathwise(q: Distribution, f, phi, eps):
 
 
 def score_function(q: Distribution, f, phi, z, baseline=0.0):
-    """(f(z) - baseline) d log q(z; phi) / d phi, at draws z (N,) -> (P, N).
+    """(f(z) - baseline) d log q(z; phi) / d phi, eq. 1.7, at draws z (N,) -> (P, N).
 
     The score has mean zero, so that any baseline, a number or (P, 1), leaves the mean as it is: provided that it was not
     made from these draws.

@@ -99,7 +99,7 @@ def train_and_measure(work, data, latent, hidden, training_points, test_points, 
 
 @torch.no_grad()
 def measure(model, x, points, samples, progress=lambda share: None):
-    """log p(x), the bounds and the gap of every point of x (B, 2), two posteriors, and the map of log p(x)."""
+    """log p(x), the bounds and the gap (eq. 1.4) of every point of x (B, 2), two posteriors, and the map of log p(x)."""
     generator, found = torch.Generator(x.device).manual_seed(EVAL_SEED), []
     for block in x.split(20):
         shape = (max(AVERAGED), len(block), model.config.latent)

@@ -1,0 +1,74 @@
+"""The chapters: equations have their numbers in the code and back, demonstrations run, every formula is closed."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = ("numpy/README.md", "pytorch_lowlevel/README.md", "paper/README.md")
+PAGES = ("README.md", "FAQ.md", *CHAPTERS)
+CITATION = re.compile(r"eq\. (\d+(?:\.\d+)?(?:,? (?:and )?\d+\.\d+)*)", re.IGNORECASE)      # eq. 1.8; eq. 12, 1.13
+
+
+def text_of(page):
+    return (ROOT / page).read_text("utf-8")
+
+
+def tags(text):
+    return re.findall(r"\\tag\{(\d+\.\d+)\}", text)
+
+
+def cited():
+    """The equations that the code cites, by number, each with the files that do."""
+    found = {}
+    for path in (path for folder in ("common", "numpy", "pytorch_lowlevel", "paper", "tests", "exercises")
+                 for path in (ROOT / folder).rglob("*.py")):
+        for several in CITATION.findall(path.read_text("utf-8")):
+            for number in re.findall(r"\d+\.\d+", several):
+                found.setdefault(number, []).append(path.name)
+    return found
+
+
+def demonstrations():
+    return [pytest.param(code, id=f"{page}: {number}") for page in PAGES
+            for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL))]
+
+
+def test_equations_are_numbered_once_and_in_order():
+    for page in CHAPTERS:
+        numbers = [tuple(map(int, tag.split("."))) for tag in tags(text_of(page))]
+        assert numbers == sorted(numbers) and len(set(numbers)) == len(numbers), page
+
+
+def test_each_equation_is_cited_by_the_code_and_each_citation_exists():
+    there = {tag for page in CHAPTERS for tag in tags(text_of(page))}
+    found = cited()
+    assert there and there - set(found) == set(), "no code cites these"
+    assert {number: found[number] for number in set(found) - there} == {}, "no chapter has these"
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_equations_that_a_chapter_mentions_exist(page):
+    there = {tag for page in CHAPTERS for tag in tags(text_of(page))}
+    prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"\((\d\.\d+)\)", prose)) - there == set()
+
+
+@pytest.mark.parametrize("code", demonstrations())
+def test_a_demonstration_runs(code, tmp_path, monkeypatch):
+    assert "assert" in code, "it shows nothing"
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "<demonstration>", "exec"), {"__name__": "demonstration"})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_formulas_are_closed(page):
+    """Each $ and each brace has its partner, on its own line, as code hosts want it."""
+    text = re.sub(r"^```(?!math).*?^```|^    .*?$|`[^`\n]*`", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    for formula in re.findall(r"^```math\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        counts = Counter(re.sub(r"\\[{}]", "", formula))
+        assert counts["{"] == counts["}"] and formula.count(r"\left") == formula.count(r"\right"), formula
+    for line in re.sub(r"^```math.*?^```", "", text, flags=re.MULTILINE | re.DOTALL).splitlines():
+        assert line.count("$") % 2 == 0, line
