@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ("numpy/README.md", "pytorch_lowlevel/README.md", "paper/README.md")
 PAGES = ("README.md", "FAQ.md", *CHAPTERS)
+KOREAN = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.ko.md") if ".venv" not in path.parts)
 CITATION = re.compile(r"eq\. (\d+(?:\.\d+)?(?:,? (?:and )?\d+\.\d+)*)", re.IGNORECASE)      # eq. 1.8; eq. 12, 1.13
 
 
@@ -32,7 +33,7 @@ def cited():
 
 
 def demonstrations():
-    return [pytest.param(code, id=f"{page}: {number}") for page in PAGES
+    return [pytest.param(code, id=f"{page}: {number}") for page in (*PAGES, *KOREAN)
             for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL))]
 
 
@@ -63,7 +64,7 @@ def test_a_demonstration_runs(code, tmp_path, monkeypatch):
     exec(compile(code, "<demonstration>", "exec"), {"__name__": "demonstration"})
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *KOREAN])
 def test_formulas_are_closed(page):
     """Each $ and each brace has its partner, on its own line, as code hosts want it."""
     text = re.sub(r"^```(?!math).*?^```|^    .*?$|`[^`\n]*`", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
@@ -72,3 +73,28 @@ def test_formulas_are_closed(page):
         assert counts["{"] == counts["}"] and formula.count(r"\left") == formula.count(r"\right"), formula
     for line in re.sub(r"^```math.*?^```", "", text, flags=re.MULTILINE | re.DOTALL).splitlines():
         assert line.count("$") % 2 == 0, line
+
+
+def shape_of(page):
+    """What a page and its translation share: levels of headings, code, formulas, rows of tables, folded answers."""
+    text = text_of(page)
+    fences = re.findall(r"^```.*?^```", text, re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return {
+        "headings": re.findall(r"^(#+) ", prose, re.MULTILINE),
+        "code": [re.sub(r"#.*", "", fence) for fence in fences],
+        "commands": [line.partition("  #")[0].rstrip() for line in re.findall(r"^ {4,6}\S.*$", prose, re.MULTILINE)],
+        "formulas": re.findall(r"\$[^$\n]+\$", prose),
+        "cells": [row.count("|") for row in re.findall(r"^\|.*\|$", prose, re.MULTILINE)],
+        "links": [target for target in re.findall(r"\]\(([^)#]+)\)", prose)],
+        "answers": text.count("<details>"),
+    }
+
+
+@pytest.mark.parametrize("page", KOREAN)
+def test_a_korean_page_has_what_the_english_one_has(page):
+    english, korean = shape_of(page.replace(".ko.md", ".md")), shape_of(page)
+    assert korean["links"][0] == Path(page).name.replace(".ko.md", ".md"), "it begins with the way to the English page"
+    korean["links"] = korean["links"][1:]
+    for what, there in english.items():
+        assert korean[what] == there, what

@@ -100,7 +100,7 @@ const TEXT = {
     labelButton: "레이블 {label}",
     prior: "사전 분포에서 뽑기",
     reset: "초기화",
-    sliderLabel: "잠재 변수 z{j}, KL {kl}나트",
+    sliderLabel: "잠재 변수 z{j}, KL {kl}냇",
     kl: "KL(nat)",
     decoded: "디코딩한 이미지",
     decodedText: "p(x|z)의 평균",

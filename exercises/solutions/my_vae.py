@@ -46,8 +46,8 @@ def mlp_only(config):
 def kl_divergence(mu, logvar):
     """KL(N(mu, sigma^2) || N(0, 1)) = (mu^2 + sigma^2 - 1 - log sigma^2) / 2, per latent. (B, J) -> (B, J).
 
-    Never negative, in float32 neither: np.expm1(a) is exp(a) - 1 without rounding, and sigma^2 - 1 - log sigma^2 is to be
-    worked out before the mu^2 is added.
+    Never negative, not even in float32: np.expm1(a) is exp(a) - 1 with all its digits, and sigma^2 - 1 - log sigma^2 is
+    to be worked out before the mu^2 is added.
     """
     ### BEGIN SOLUTION 07.1 kl_divergence
     return 0.5 * (mu * mu + (np.expm1(logvar) - logvar))
@@ -113,7 +113,8 @@ def decode(params, z, config):
 
 
 def elbo_terms(params, x, eps, config):
-    """log p(x|z) (B,) with z = mu + sigma * eps, and KL(q(z|x) || p(z)) (B,), of every image. Their difference is the elbo.
+    """log p(x|z) (B,) with z = mu + sigma * eps, and KL(q(z|x) || p(z)) (B,), of every image. Their difference is
+    the elbo, estimated with one draw.
 
     The decoder's output goes into the log-likelihood of config.likelihood.
     """
