@@ -33,7 +33,7 @@ def test_part(implementation, check):
 
 
 def belongs(case, check):
-    """The mlp has no ReLU and so no kink; a step rule knows nothing of the likelihood, and 50 steps of conv take seconds."""
+    """The mlp has no ReLU and so no kink. Step rules know nothing of a likelihood, and 50 steps of conv take seconds."""
     if case.config.arch == "mlp":
         return check is not check_gradients_at_the_kink
     return "50" not in check.__name__ or case.config.likelihood == "bernoulli"
