@@ -107,6 +107,7 @@ def kl_per_latent(theirs):
             [(0.5 * (mu**2 + sigma - 1 - part)).mean(axis=0) for part in (logvar, 0.5 * logvar)],
         "The term mu^2 is missing.": (0.5 * (variance - 1 - logvar)).mean(axis=0),
         "The -1 is missing: at mu = 0, sigma = 1 the KL is 0.": (0.5 * (mu**2 + variance - logvar)).mean(axis=0),
+        "The -1 is there twice: np.expm1(logvar) is sigma^2 - 1 already.": kl.mean(axis=0) - 0.5,
     })
 
 
@@ -121,6 +122,7 @@ def active_units(theirs):
         "You look at how far mu is from 0: a latent that is always 2 tells nothing about the image. Take its variance.":
             [int((np.abs(mu).mean(axis=0) > 0.01).sum()), int(((mu**2).mean(axis=0) > 0.01).sum())],
         "You count the inactive ones.": 7 - right,
+        "You take one variance of all numbers together: each latent has its own, over the images (axis 0).": 1,
         "You return the variances or a mask: count the latents above 0.01.": [mu.var(axis=0), mu.var(axis=0) > 0.01],
         "You take the variance over the latents of each image: take it over the images (axis 0).":
             int((mu.var(axis=1) > 0.01).sum()),
@@ -151,6 +153,7 @@ def evenness(theirs):
     walk = np.random.default_rng(5).random((6, 7))
     steps = np.sqrt((np.diff(walk, axis=0) ** 2).sum(axis=1))               # (5,)
     squares, absolute = steps**2, np.abs(np.diff(walk, axis=0)).sum(axis=1)
+    along = np.linalg.norm(np.diff(walk, axis=0), axis=0)                   # (7,)
     compare("the evenness", call(theirs, walk), steps.mean() / steps.max(), {
         "You divide the largest step by the mean: then a jump gives a large number. It is the mean over the largest.":
             steps.max() / steps.mean(),
@@ -159,6 +162,10 @@ def evenness(theirs):
         "You measure a step by the sum of absolute differences: take its Euclidean length.":
             absolute.mean() / absolute.max(),
         "You divide the shortest step by the longest: take the mean of all.": steps.min() / steps.max(),
+        "np.diff goes along the last axis, from pixel to pixel: the steps go from picture to picture, axis=0.":
+            [across.mean() / across.max() for across in (np.linalg.norm(np.diff(walk), axis=axis) for axis in (0, 1))],
+        "You measure along the steps instead of over the pixels: the length of a step is a norm over axis 1.":
+            along.mean() / along.max(),
     })
     jump = np.zeros((6, 7))
     jump[3:] = 1
@@ -178,6 +185,8 @@ def distance_to_data(theirs):
         "You return the Euclidean distance: the exercise asks for its square, a number of pixels.":
             np.sqrt(squares.min(axis=1)),
         "You return which training image is nearest (argmin): return how far it is (min).": squares.argmin(axis=1),
+        "You make the pictures black and white first: your function takes them as they are.":
+            (((images > 0.5)[:, None] - x_train) ** 2).sum(axis=2).min(axis=1),
         "You look for the nearest picture of each training image: it is the other way round, take the minimum over axis 1.":
             squares.min(axis=0),
     })
