@@ -152,11 +152,21 @@ def right_perpendicular(a, b):
     return unit(np.where(length(left) < 1e-6 * length(b), rest(axis_of(a), a), left))
 
 
+def all_or_none(a, b):
+    """The axis for every row as soon as one of them lies along one line."""
+    left = rest(b, a)
+    return unit(rest(axis_of(a), a) if (length(left) < 1e-6 * length(b)).any() else left)
+
+
+def angle_of(a, b):
+    return np.arctan2(dot(b, right_perpendicular(a, b)), dot(b, unit(a)))
+
+
 def turned(a, b, t, angle=None, u=None, w=None, lengths=None, sign=1):
     """The right slerp, one part of which can be another."""
     u, w = unit(a) if u is None else u, right_perpendicular(a, b) if w is None else w
     if angle is None:
-        angle = np.arctan2(dot(b, right_perpendicular(a, b)), dot(b, unit(a)))
+        angle = angle_of(a, b)
     turn = angle * t
     lengths = length(a) * (1 - t) + length(b) * t if lengths is None else lengths
     return lengths[..., None] * (np.cos(turn)[..., None] * u[:, None] + sign * np.sin(turn)[..., None] * w[:, None])
@@ -310,6 +320,11 @@ MISTAKES = [
     ("perpendicular", crooked_axis, "not at right angles"),
     ("perpendicular", long_axis, "has not the length 1"),
     ("perpendicular", fixed_threshold, "short vectors"),
+    ("perpendicular", all_or_none, "ask row by row"),
+    ("slerp", lambda a, b, t: turned(a, b, t, w=all_or_none(a, b)), "with a parallel one beside it"),
+    ("slerp", lambda a, b, t: turned(a, b, t, angle=np.pi / 2 - angle_of(a, b)), "90 degrees less"),
+    ("slerp", lambda a, b, t: turned(a, b, t, angle=np.arctan(np.tan(angle_of(a, b)))), "above 90 degrees"),
+    ("slerp", lambda a, b, t: turned(a, b, t, u=a), "still has its length"),
     ("slerp", straight, "straight one"),
     ("slerp", lambda a, b, t: turned(a, b, t, lengths=np.ones((len(a), len(t)))), "length 1 everywhere"),
     ("slerp", lambda a, b, t: turned(a, b, t, lengths=length(a) * np.ones(len(t))), "keep the length of a"),

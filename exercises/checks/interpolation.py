@@ -197,10 +197,21 @@ def perpendicular(theirs):
     if np.abs(np.linalg.norm(got, axis=1) - 1).max() > 1e-6:
         raise Wrong("Where b lies along a your vector has not the length 1: divide the rest of the axis, too, by "
                     "its length.")
+    a, b = one_parallel_pair()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first = call(theirs, a, b)[0]
+    if not np.allclose(first, unit(b[:1] - along(b[:1], unit(a[:1])))[0]):
+        raise Wrong("One parallel pair among others changes all rows: ask row by row (np.where), not once for the whole "
+                    "batch.")
     a, b = np.array([[4e-9, 1e-9, 0]]), np.array([[1e-9, 3e-9, 2e-9]])
     compare("the vector for a and b that are both very short", call(theirs, a, b), unit(b - along(b, unit(a))), {
         "Two short vectors at an angle are taken for parallel: compare what is left with the length of b, not with a fixed "
         "number.": call(theirs, a, a)})
+
+
+def one_parallel_pair():
+    """An ordinary pair, and behind it one that lies along one line."""
+    return np.array([[1.0, 0, 0], [2.0, 0.3, 0]]), np.array([[0.5, 1, 3], [4.0, 0.6, 0]])
 
 
 def round_walks(a, b, t, lengths=None):
@@ -227,7 +238,9 @@ def slerp(theirs):
     unscaled = (np.sin((1 - t) * angle)[..., None] * a[:, None] + np.sin(t * angle)[..., None] * b[:, None]) \
         / np.sin(angle)[..., None]
     wrong_turns = {"b": turning(angle * t, u, unit(b)), "away": turning(-angle * t, u, w),
-                   "swapped": turning(angle * t, w, u), "quarter": turning(ones * t * np.pi / 2, u, w)}
+                   "swapped": turning(angle * t, w, u), "quarter": turning(ones * t * np.pi / 2, u, w),
+                   "complement": turning((np.pi / 2 - angle) * t, u, w), "unscaled": turning(angle * t, a, w),
+                   "arctan": turning(np.where(angle > np.pi / 2, angle - np.pi, angle) * t, u, w)}
     wrong_turns = {name: [ends[..., None] * turn, turn] for name, turn in wrong_turns.items()}
     with np.errstate(invalid="ignore"):                                     # their arccos is told in words
         got = call(theirs, a, b, t)
@@ -253,10 +266,16 @@ def slerp(theirs):
             wrong_turns["b"],
         "You turn away from b: the sine has the wrong sign.": wrong_turns["away"],
         "You turn a quarter circle whatever the angle: t runs over the angle between a and b.": wrong_turns["quarter"],
+        "Your angle is 90 degrees less the right one: np.arctan2 takes b . w first, then b . u.": wrong_turns["complement"],
+        "Angles above 90 degrees come out wrong: np.arctan cannot tell them, np.arctan2 can.": wrong_turns["arctan"],
+        "a still has its length where its direction u belongs.": wrong_turns["unscaled"],
         "Cosine and sine are exchanged: at t = 0 the walk should stand at a.": wrong_turns["swapped"],
         "Your axes are (S, N, J): the walks come first, then their points.": right.swapaxes(0, 1),
     })
     degenerate(theirs, t)
+    a, b = one_parallel_pair()
+    compare("the walk of an ordinary pair, with a parallel one beside it in the batch,", call(theirs, a, b, t)[0],
+            round_walks(a[:1], b[:1], t)[0])
 
 
 def degenerate(theirs, t):
