@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from common.checkpoints import UNREADABLE, atomic_write
-from common.config import InputError
+from common.config import InputError, VAEConfig, side_by_side
 from common.sprites import SIDE, Sprites
 
 # N images, D pixels of an image: height * width, in reading order
@@ -110,6 +110,13 @@ def load_dataset(name, data_dir=None, data_file=None, download=True) -> Dataset:
     if name == "mnist":
         return _mnist(root / "MNIST" / "raw", download)
     return _binary_mnist(root / "BinaryMNIST") if name == "binary-mnist" else _frey(root / FREY_FILE)
+
+
+def check_fits(data: Dataset, config: VAEConfig, source):
+    """Raises InputError unless weights of this configuration, which come from `source`, are for images of this size."""
+    if config.image_shape != data.image_shape:
+        raise InputError(f"{source} is for images of {side_by_side(config.image_shape)}, those of {data.name} are "
+                         f"{side_by_side(data.image_shape)}: choose another --data")
 
 
 def hold_out(data: Dataset) -> Dataset:

@@ -59,7 +59,7 @@ def tile(images, image_shape, columns: int, zoom: int = 1) -> np.ndarray:
 
 def reconstructions(path, x, reconstruction, image_shape):
     """Originals x (N, D) in a row above their reconstructions (N, D)."""
-    zoom = _zoom(image_shape, 2, len(x))
+    zoom = zoom_for(image_shape, 2, len(x))
     figure, page = new_figure(), tile(np.concatenate([x, reconstruction]), image_shape, len(x), zoom)
     axes = show(figure, page, title="Images and their reconstructions")
     row = image_shape[0] * zoom
@@ -71,7 +71,7 @@ def prior_samples(path, images, image_shape):
     """Decoded draws from the prior (N, D), as a square of images."""
     columns = math.ceil(math.sqrt(len(images)))
     figure = new_figure()
-    show(figure, tile(images, image_shape, columns, _zoom(image_shape, columns, columns)),
+    show(figure, tile(images, image_shape, columns, zoom_for(image_shape, columns, columns)),
           title="Decoded draws from the prior, z ~ N(0, I)")
     return save(figure, path)
 
@@ -79,7 +79,7 @@ def prior_samples(path, images, image_shape):
 def posterior_draws(path, x, draws, image_shape):
     """Each row: an original of x (n, D), then its decoded posterior draws, draws (n, S, D), S = 8 by custom."""
     count, samples, _ = draws.shape
-    zoom = _zoom(image_shape, count, samples + 1)
+    zoom = zoom_for(image_shape, count, samples + 1)
     figure = new_figure()
     show(figure, tile(x, image_shape, 1, zoom), title="image")
     show(figure, tile(draws.reshape(count * samples, -1), image_shape, samples, zoom),
@@ -90,7 +90,7 @@ def posterior_draws(path, x, draws, image_shape):
 def interpolations(path, x_from, walks, x_to, image_shape):
     """Each row: an image (N, D), the decoded walk (N, S, D) through the latents to another, and that other (N, D)."""
     count, steps, _ = walks.shape
-    zoom = _zoom(image_shape, count, 7)                       # wider than a panel, for the sake of the digits
+    zoom = zoom_for(image_shape, count, 7)                       # wider than a panel, for the sake of the digits
     cell = image_shape[1] * zoom
     figure = new_figure()
     show(figure, tile(x_from, image_shape, 1, zoom), title="from")
@@ -102,7 +102,7 @@ def interpolations(path, x_from, walks, x_to, image_shape):
 
 def label_grid(path, images, image_shape, title, x=None):
     """A column for each label: images (R, C, D); and beside each row the image of x (R, D) that it comes from, if any."""
-    figure, zoom = new_figure(), _zoom(image_shape, len(images), images.shape[1])
+    figure, zoom = new_figure(), zoom_for(image_shape, len(images), images.shape[1])
     if x is not None:
         show(figure, tile(x, image_shape, 1, zoom), title="image")
     show_labels(figure, images, image_shape, zoom, 0 if x is None else image_shape[1] * zoom + 40, title)
@@ -115,7 +115,7 @@ def manifold(path, images, image_shape):
     if side * side != len(images):
         raise ValueError(f"manifold got {len(images)} images: give side*side, decoded from latent_grid(2, side)")
     figure = new_figure()
-    axes = show(figure, tile(images, image_shape, side, _zoom(image_shape, side, side)),
+    axes = show(figure, tile(images, image_shape, side, zoom_for(image_shape, side, side)),
                  title="Decoded grid over the latent plane", extent=(0, 1, 0, 1))
     values = np.arange(-2, 3)                                 # the page is the unit square: z lies at its quantile
     names = [f"{z}".replace("-", "\N{MINUS SIGN}") for z in values]
@@ -131,7 +131,7 @@ def filmstrip(path, frames, epochs, image_shape):
     """The same n latent points, decoded after each of the F epochs: frames (F, n, D), one square of images each."""
     per_row = len(frames) if len(frames) <= 6 else math.ceil(len(frames) / 2)
     columns = math.ceil(math.sqrt(len(frames[0])))
-    zoom = max(1, _zoom(image_shape, columns, columns) // 2)
+    zoom = max(1, zoom_for(image_shape, columns, columns) // 2)
     figure = new_figure()
     for i, (images, epoch) in enumerate(zip(frames, epochs, strict=True)):
         page = tile(images, image_shape, columns, zoom)
@@ -142,7 +142,7 @@ def filmstrip(path, frames, epochs, image_shape):
 
 def code_maps(path, x, maps, reconstruction, image_shape):
     """Images x (N, D), the codes of their cells, a gray for each, and what the decoder makes of them, a row each (N, D)."""
-    zoom = _zoom(image_shape, 3, len(x))
+    zoom = zoom_for(image_shape, 3, len(x))
     figure, page = new_figure(), tile(np.concatenate([x, maps, reconstruction]), image_shape, len(x), zoom)
     axes = show(figure, page, title="Images, their codes (a gray for each) and reconstructions")
     row = image_shape[0] * zoom + GAP
@@ -318,7 +318,7 @@ def save(figure, path):
     return path
 
 
-def _zoom(image_shape, rows: int, columns: int) -> int:
+def zoom_for(image_shape, rows: int, columns: int) -> int:
     """How often to repeat a pixel so that rows x columns images fill a panel."""
     return max(1, PANEL // max(rows * image_shape[0], columns * image_shape[1]))
 

@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from common.checkpoints import check_params, load_checkpoint, load_params, save_checkpoint, save_params, write_text
 from common.cli import Options
-from common.config import InputError, VAEConfig, check_one_layer, init_params, set_output_bias, side_by_side
-from common.data import EVAL_SEED, binarize, choose_binarize, eval_images, load_dataset, pixel_means
+from common.config import InputError, VAEConfig, check_one_layer, init_params, set_output_bias
+from common.data import EVAL_SEED, binarize, check_fits, choose_binarize, eval_images, load_dataset, pixel_means
 
 FILMSTRIP_EPOCHS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 EPOCHS, LR = 20, 1e-3                           # where neither the user nor the next two lines say otherwise
@@ -76,9 +76,7 @@ class Run:
         if self.config.condition:
             raise InputError(f"{source} holds a conditional VAE of {self.config.condition} classes, and levels 1 and 2 "
                              "train without labels: use paper/train_paper.py --model conditional-vae")
-        if self.config.image_shape != self.data.image_shape:
-            raise InputError(f"{source} is for images of {side_by_side(self.config.image_shape)}, but those of "
-                             f"{self.data.name} are {side_by_side(self.data.image_shape)}: choose another --data")
+        check_fits(self.data, self.config, source)
 
         how = choose_binarize(self.data, options.binarize, self.config.likelihood)
         epochs, lr = SMALL_SET_EPOCHS.get(options.data, EPOCHS), SMALL_SET_LR.get(options.data, LR)

@@ -40,6 +40,15 @@ def sources() -> list[Path]:
     return sorted((HERE / "solutions").glob("[0-9][0-9]_*.md"))
 
 
+def choose(paths: list[Path], numbers: list[str]) -> list[Path]:
+    """Those of these files whose names begin with the numbers, all without one. Raises InputError where one has no file."""
+    there = [path.name[:2] for path in paths]
+    unknown = set(numbers) - set(there)
+    if unknown:
+        raise InputError(f"there is no exercise {', '.join(sorted(unknown))}: choose from {', '.join(there)}")
+    return [path for path in paths if not numbers or path.name[:2] in numbers]
+
+
 def modules(source: Path) -> list[Path]:
     """The Python files in which answers of this exercise stand, with its number."""
     return [path for path in sorted(source.parent.glob("*.py"))
@@ -102,12 +111,7 @@ def main(argv=None):
     parser.add_argument("numbers", nargs="*", metavar="NN", help="exercises, by number (default: all)")
     parser.add_argument("--without-running", action="store_true", help="leave the executed solutions as they are")
     options = parser.parse_args(argv)
-    chosen = [source for source in sources() if not options.numbers or source.name[:2] in options.numbers]
-    unknown = set(options.numbers) - {source.name[:2] for source in chosen}
-    if unknown:
-        raise InputError(f"there is no exercise {', '.join(sorted(unknown))}: choose from "
-                         f"{', '.join(source.name[:2] for source in sources())}")
-    for source in chosen:
+    for source in choose(sources(), options.numbers):
         build(source, run=not options.without_running)
 
 

@@ -22,7 +22,7 @@ from nbformat.reader import NotJSONError
 
 from common.cli import run_command
 from common.config import InputError
-from exercises.build import HERE, SECONDS, execute
+from exercises.build import HERE, SECONDS, choose, execute
 from exercises.checks import beta_and_collapse, conditional, elbo, gradients, interpolation, latent_space, your_own
 from exercises.checks.verdict import NOT_ATTEMPTED, RECORD, SOLVED, TASKS, WRONG, Verdict
 
@@ -34,16 +34,6 @@ def __getattr__(name: str):
     if name in TASKS:
         return TASKS[name]
     raise AttributeError(f"there is no task {name}: choose from {', '.join(TASKS)}")
-
-
-def notebooks(numbers: list[str], folder: Path) -> list[Path]:
-    """The notebooks of these exercises, of all where none is named. Raises InputError where one does not exist."""
-    there = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    unknown = set(numbers) - {path.name[:2] for path in there}
-    if unknown or not there:
-        raise InputError(f"there is no exercise {', '.join(sorted(unknown)) or 'notebook'} in {folder}: choose from "
-                         f"{', '.join(path.name[:2] for path in there) or 'nothing, all are gone'}")
-    return [path for path in there if not numbers or path.name[:2] in numbers]
 
 
 def verdicts(path: Path) -> list[Verdict]:
@@ -97,7 +87,8 @@ def main(argv=None):
     parser.add_argument("--solutions", action="store_true", help="run the solutions instead of your notebooks")
     options = parser.parse_args(argv)
     counts = dict.fromkeys((SOLVED, WRONG, NOT_ATTEMPTED), 0)
-    for path in notebooks(options.numbers, HERE / "solutions" if options.solutions else HERE):
+    folder = HERE / "solutions" if options.solutions else HERE
+    for path in choose(sorted(folder.glob("[0-9][0-9]_*.ipynb")), options.numbers):
         results = verdicts(path)
         print(board(path, results), end="\n\n", flush=True)
         for verdict in results:

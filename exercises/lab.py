@@ -53,7 +53,7 @@ def pictures(images, image_shape, columns: int, title: str) -> Image:
     """Images (N, D) row by row, so many in a row, under a title."""
     def draw(path):
         figure, rows = figures.new_figure(), -(-len(images) // columns)
-        zoom = max(1, figures.PANEL // max(rows * image_shape[0], columns * image_shape[1]))
+        zoom = figures.zoom_for(image_shape, rows, columns)
         figures.show(figure, figures.tile(images, image_shape, columns, zoom), title=title)
         figures.save(figure, path)
     return show(draw)

@@ -20,8 +20,8 @@ from networks_numpy import decode_mean, encode, layer
 from common import figures
 from common.checkpoints import load_params
 from common.cli import run_command
-from common.config import InputError, check_labels, side_by_side
-from common.data import DATASETS, default_binarize, eval_images, load_dataset
+from common.config import InputError, check_labels
+from common.data import DATASETS, check_fits, default_binarize, eval_images, load_dataset
 
 ROWS, WALK = 10, 11                     # of the reconstructions; of the walks from one image to another
 
@@ -51,9 +51,7 @@ def shuffled_images(config, options):
     """Test images of the data set in random order, with --label those of that label: (N, D). Raises InputError where they
     do not fit the weights."""
     data = load_dataset(options.data, options.data_dir, options.data_file)
-    if data.image_shape != config.image_shape:
-        raise InputError(f"--weights {options.weights} is for images of {side_by_side(config.image_shape)}, those of "
-                         f"{data.name} are {side_by_side(data.image_shape)}: choose another --data")
+    check_fits(data, config, f"--weights {options.weights}")
     x = eval_images(data, default_binarize(data, config.likelihood))
     if options.label is not None:
         if data.y_test is None or options.label not in data.y_test:

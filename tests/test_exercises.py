@@ -19,9 +19,13 @@ SOURCES = build.sources()
 NUMBERS = [source.name[:2] for source in SOURCES]
 
 
-def cells(path):
+def cells(book):
     """Kind and source of every cell: what was built, without ids and outputs."""
-    return [(cell.cell_type, cell.source.rstrip()) for cell in nbformat.read(path, as_version=4).cells]
+    return [(cell.cell_type, cell.source.rstrip()) for cell in book.cells]
+
+
+def cells_of(path):
+    return cells(nbformat.read(path, as_version=4))
 
 
 def worked_in(path):
@@ -62,12 +66,12 @@ def test_the_files_of_an_exercise_are_what_its_source_gives(source):
             pytest.skip(f"{learners.name} was worked in")
         assert learners.read_text("utf-8") == build.blanked(module.read_text("utf-8")), "run: python exercises/build.py"
     assert page.read_text("utf-8") == build.blanked(text), f"run: python exercises/build.py {source.name[:2]}"
-    built = [(cell.cell_type, cell.source.rstrip()) for cell in build.notebook(build.blanked(text)).cells]
-    if cells(book) != built and worked_in(book):
+    built = cells(build.notebook(build.blanked(text)))
+    if cells_of(book) != built and worked_in(book):
         pytest.skip(f"{book.name} was worked in")
-    assert cells(book) == built, f"run: python exercises/build.py {source.name[:2]}"
-    built = [(cell.cell_type, cell.source.rstrip()) for cell in build.notebook(build.solved(text)).cells]
-    assert cells(source.with_suffix(".ipynb")) == built, f"run: python exercises/build.py {source.name[:2]}"
+    assert cells_of(book) == built, f"run: python exercises/build.py {source.name[:2]}"
+    built = cells(build.notebook(build.solved(text)))
+    assert cells_of(source.with_suffix(".ipynb")) == built, f"run: python exercises/build.py {source.name[:2]}"
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=NUMBERS)

@@ -20,7 +20,7 @@ from networks_numpy import decode, decode_mean, encode
 
 from common.checkpoints import load_params, save_params
 from common.cli import run_command
-from common.config import VAEConfig, init_params
+from common.config import VAEConfig, init_params, parameter_shapes
 from common.data import load_dataset, pixels
 from exercises.explorer import build as explorer
 
@@ -69,8 +69,7 @@ def halves_of(model):
                        likelihood=model["likelihood"], condition=model["condition"])
     params = {name: np.frombuffer(base64.b64decode(text), "<f2").astype(np.float64)
               for name, text in model["params"].items()}
-    shapes = {name: array.shape for name, array in init_params(config, np.random.default_rng(0)).items()}
-    return {name: params[name].reshape(shape) for name, shape in shapes.items()}, config
+    return {name: params[name].reshape(shape) for name, shape in parameter_shapes(config).items()}, config
 
 
 # ---- the file --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from networks_numpy import decode, decode_mean, encode
 from networks_numpy import join_label as joined_label
 from vae_numpy import elbo_terms, reparameterize
 
-from common.config import VAEConfig, init_params
+from common.config import VAEConfig, parameter_shapes
 from exercises.checks.verdict import Wrong, call, compare, number, pair, task
 
 # B images, D pixels, H hidden units, J latents, C classes
@@ -19,7 +19,7 @@ def labeled_case(dtype=np.float64):
     """A small model, D, H, J, C = 7, 4, 3, 6, with 5 images, their labels, other labels, and noise (B, J)."""
     config = VAEConfig(image_shape=(1, 7), hidden=4, latent=3, condition=6)
     rng = np.random.default_rng(1)
-    params = {name: rng.normal(0, 0.7, array.shape).astype(dtype) for name, array in init_params(config, rng).items()}
+    params = {name: rng.normal(0, 0.7, shape).astype(dtype) for name, shape in parameter_shapes(config).items()}
     x = (rng.random((5, 7)) < 0.5).astype(dtype)
     y, wanted = np.array([3, 0, 5, 2, 3]), np.array([1, 4, 0, 3, 2])
     return config, params, x, y, wanted, rng.standard_normal((5, 3)).astype(dtype)

@@ -6,7 +6,7 @@ from networks_numpy import encode
 from scipy.special import ndtri
 from vae_numpy import reparameterize
 
-from common.config import VAEConfig, init_params
+from common.config import VAEConfig, parameter_shapes
 from common.figures import latent_grid
 from exercises.checks.verdict import Wrong, call, compare, number, pair, task
 
@@ -17,7 +17,7 @@ def small_case():
     """A small model, 7 pixels and 3 latents, with biases that are not zero, and 5 images."""
     config = VAEConfig(image_shape=(1, 7), hidden=4, latent=3)
     rng = np.random.default_rng(1)
-    params = {name: rng.normal(0, 0.7, array.shape) for name, array in init_params(config, rng).items()}
+    params = {name: rng.normal(0, 0.7, shape) for name, shape in parameter_shapes(config).items()}
     return config, params, (rng.random((5, 7)) < 0.5).astype(np.float64)
 
 
@@ -83,11 +83,27 @@ def some_posterior(count=6, latent=3):
     return rng.normal(0, 1.5, (count, latent)), rng.normal(-1, 1.2, (count, latent))
 
 
+def wrong_kls(mu, logvar) -> dict[str, list[np.ndarray]]:
+    """What the known mistakes give for the KL of each image and latent, (B, J) each."""
+    right, sigma, variance = kl_divergence(mu, logvar), np.exp(0.5 * logvar), np.exp(logvar)
+    return {
+        "Your KL has the wrong sign: it is never negative.": [-right],
+        "Your KL is twice what it should be: the 1/2 is missing.": [2 * right],
+        "Your KL is half of what it should be: is the 1/2 applied twice?": [0.5 * right],
+        "You take logvar for sigma: sigma^2 is exp(logvar).": [0.5 * (mu**2 + logvar**2 - 1 - np.log(logvar**2))],
+        "You take exp(logvar) for sigma; it is sigma^2 already.":
+            [0.5 * (mu**2 + variance**2 - 1 - part) for part in (logvar, 2 * logvar)],
+        "The variance in the formula is exp(logvar); yours is exp(logvar / 2), which is sigma.":
+            [0.5 * (mu**2 + sigma - 1 - part) for part in (logvar, 0.5 * logvar)],
+        "The term mu^2 is missing.": [0.5 * (variance - 1 - logvar)],
+        "The -1 is missing: at mu = 0, sigma = 1 the KL is 0.": [0.5 * (mu**2 + variance - logvar)],
+    }
+
+
 @task("01.3")
 def kl_per_latent(theirs):
     mu, logvar = some_posterior()
     kl = kl_divergence(mu, logvar)                                          # (B, J)
-    sigma, variance = np.exp(0.5 * logvar), np.exp(logvar)
     compare("the KL per latent", call(theirs, mu, logvar), kl.mean(axis=0), {
         "That is the KL of each image: here the mean is over the images (axis 0), and the latents stay apart.":
             kl.sum(axis=1),
@@ -96,17 +112,7 @@ def kl_per_latent(theirs):
         "You sum over all there is: average over the images (axis 0) and keep the latents apart.":
             [kl.sum(), kl.sum(axis=1).mean()],
         "You return the KL of every image and latent: average over the images (axis 0).": kl,
-        "Your KL has the wrong sign: it is never negative.": -kl.mean(axis=0),
-        "Your KL is twice what it should be: the 1/2 is missing.": 2 * kl.mean(axis=0),
-        "Your KL is half of what it should be: is the 1/2 applied twice?": 0.5 * kl.mean(axis=0),
-        "You take logvar for sigma: sigma^2 is exp(logvar).":
-            (0.5 * (mu**2 + logvar**2 - 1 - np.log(logvar**2))).mean(axis=0),
-        "You take exp(logvar) for sigma; it is sigma^2 already.":
-            [(0.5 * (mu**2 + variance**2 - 1 - part)).mean(axis=0) for part in (logvar, 2 * logvar)],
-        "The variance in the formula is exp(logvar); yours is exp(logvar / 2), which is sigma.":
-            [(0.5 * (mu**2 + sigma - 1 - part)).mean(axis=0) for part in (logvar, 0.5 * logvar)],
-        "The term mu^2 is missing.": (0.5 * (variance - 1 - logvar)).mean(axis=0),
-        "The -1 is missing: at mu = 0, sigma = 1 the KL is 0.": (0.5 * (mu**2 + variance - logvar)).mean(axis=0),
+        **{sentence: [each.mean(axis=0) for each in wrong] for sentence, wrong in wrong_kls(mu, logvar).items()},
         "The -1 is there twice: np.expm1(logvar) is sigma^2 - 1 already.": kl.mean(axis=0) - 0.5,
     })
 

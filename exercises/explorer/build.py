@@ -23,8 +23,8 @@ from networks_numpy import encode
 
 from common.checkpoints import load_params, write_text
 from common.cli import run_command
-from common.config import InputError, check_labels, side_by_side
-from common.data import DATASETS, eval_images, load_dataset, pixels
+from common.config import InputError, check_labels
+from common.data import DATASETS, check_fits, eval_images, load_dataset, pixels
 
 HERE = Path(__file__).resolve().parent
 SOURCES = {"/* explorer.css */": "explorer.css", "/* model.js */": "model.js", "/* text.js */": "text.js",
@@ -82,9 +82,7 @@ def load_models(paths) -> dict:
 def check_data(data, models):
     """Raises InputError where the data set does not fit the models."""
     for path, _, config in models.values():
-        if config.image_shape != data.image_shape:
-            raise InputError(f"--weights {path} is for images of {side_by_side(config.image_shape)}, those of {data.name} "
-                             f"are {side_by_side(data.image_shape)}: choose another --data")
+        check_fits(data, config, f"--weights {path}")
         if config.condition:
             if data.y_test is None:
                 raise InputError(f"--weights {path} is a conditional model, and {data.name} has no labels: "
