@@ -59,7 +59,7 @@ class KLWeight:
         return (progress * self.cycles % 1 / self.warmup).clamp(max=1)
 
     def cost(self, kl, ramp):
-        """In nats, 0-d, of the KL divergence of each image and latent, kl (B, J)."""
+        """In nats, 0-d, of the KL divergence of each image and latent, kl (B, J): eq. 3.11, and 1.17 with free bits."""
         kl_j = kl.mean(dim=0)                                            # (J,)
         if self.gamma:
             return self.gamma * (kl_j.sum() - self.capacity * ramp).abs()

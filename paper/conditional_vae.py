@@ -7,8 +7,8 @@
     images = model.given(3).sample(z)                                  # every one a 3
 
 The label y, one-hot, stands behind the pixels and behind the latents; the prior p(z) = N(0, I) does not know it, and the
-bound is one on log p(x|y). What y tells already z need not: there is room in z for the rest, the style of the writing.
-Once y is given the model is a VAE, and all that works on a VAE, estimators too, works on model.given(y).
+bound is one on log p(x|y), eq. 3.12. What y tells already z need not: there is room in z for the rest, the style of the
+writing. Once y is given the model is a VAE, and all that works on a VAE, estimators too, works on model.given(y).
 Letters: B images, D pixels, J latents, C classes, L draws. Units: nats per image.
 """
 

@@ -46,12 +46,12 @@ def log_weights(model: VAE, x, eps, path_only=False):
 
 
 def estimator_a(model: VAE, x, eps):
-    """Eq. 6: mean_l [log p(x, z_l) - log q(z_l|x)]. x (B, D), eps (L, B, J) -> (B,)."""
+    """Eq. 6 and 3.1: mean_l [log p(x, z_l) - log q(z_l|x)]. x (B, D), eps (L, B, J) -> (B,)."""
     return log_weights(model, x, eps).mean(dim=0)
 
 
 def estimator_b(model: VAE, x, eps):
-    """Eq. 7 and 1.5: -KL(q(z|x) || p(z)) + mean_l log p(x|z_l), the KL in closed form. x (B, D), eps (L, B, J) -> (B,)."""
+    """Eq. 7, 1.5 and 3.2: -KL(q(z|x) || p(z)) + mean_l log p(x|z_l), the KL in closed form. x, eps as above -> (B,)."""
     check_draws(model, x, eps)
     mu, logvar = model.encode(x)                                         # (B, J), (B, J)
     z = model.reparameterize(mu, logvar, eps)                            # (L, B, J)
@@ -70,7 +70,7 @@ def log_weight_prior(model: torch.nn.Module):
 
 
 def importance_weighted_bound(log_w):
-    """L_k = log (1/k) sum_i w_i (Burda et al. 2016, eq. 8): a bound on log p(x) that rises with k. (k, B) -> (B,)."""
+    """L_k = log (1/k) sum_i w_i, eq. 3.10 (Burda et al. 2016): a bound on log p(x) that rises with k. (k, B) -> (B,)."""
     return torch.logsumexp(log_w, dim=0) - math.log(len(log_w))
 
 

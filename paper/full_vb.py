@@ -119,7 +119,7 @@ def expected_elbo(model: FullVB, x, draws: int, generator, batch_size: int = 100
 
 @torch.no_grad()
 def full_bound(model: FullVB, x_train, draws: int, generator):
-    """The bound on log p(X) / N, X the whole training set (N, D): E_q(theta)[ELBO] - KL(q(theta) || N(0, I)) / N. 0-d."""
+    """Eq. 3.9 over N: E_q(theta)[ELBO] - KL(q(theta) || N(0, I)) / N <= log p(X) / N, X the training set (N, D). 0-d."""
     if len(x_train) != model.training_images:
         raise InputError(f"the bound is for all {model.training_images} training images, and x_train has {len(x_train)}")
     return expected_elbo(model, x_train, draws, generator).mean() - model.weight_kl() / model.training_images

@@ -186,7 +186,7 @@ def gaussian_mlp(inputs: int, hidden: int, outputs: int):
 
 
 class HierarchicalVAE(Hierarchy):
-    """The Markov chain of latents; 784-200-200-100, 100-100-100-50 and back is that of Burda et al. (2016) with k = 1.
+    """The Markov chain, eq. 3.17; 784-200-200-100, 100-100-100-50 and back is that of Burda et al. (2016) with k = 1.
 
     path_only  train with the gradient of lower variance of log_ratio
     """
@@ -249,7 +249,7 @@ class GaussianHead(nn.Module):
 
 
 def merge(mu, logvar, prior_mu, prior_logvar):
-    """The product of two Gaussians, normalized: precisions, 1 / variance, add up, and means are weighted by them.
+    """The product of two Gaussians, normalized, eq. 3.18: precisions, 1 / variance, add up, and means are weighted by them.
 
     Shapes (..., J) -> mu, logvar (..., J). In logarithms, so that one of the variances may be infinite, or all but zero.
     """

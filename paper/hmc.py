@@ -57,7 +57,7 @@ def value_and_gradient(log_density: Callable, z):
 
 
 def leapfrog(log_density: Callable, z, momentum, gradient, step_size, steps: int):
-    """Hamilton's equations, dz/dt = momentum and dmomentum/dt = gradient of log p, in `steps` steps of `step_size`.
+    """Hamilton's equations, dz/dt = momentum and dmomentum/dt = gradient of log p, in `steps` steps, eq. 3.7.
 
     z, momentum, gradient (..., J), step_size (..., 1) -> z, momentum, log_p, gradient at the end of the path. Exactly
     reversible (flip the momentum), keeps volumes, and its energy error is of second order in the step (Neal 2011).

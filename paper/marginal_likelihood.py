@@ -84,7 +84,7 @@ def fit_gaussian(z) -> MultivariateNormal:
 
 @torch.no_grad()
 def log_p_from_posterior_draws(log_joint: Callable, x, q, z, rows: int = 400):
-    """Appendix D's -log mean_l [q(z_l) / p(x, z_l)], with posterior draws z (L, B, J) that q has not seen. -> (B,)."""
+    """Appendix D, eq. 3.8: -log mean_l [q(z_l) / p(x, z_l)], with posterior draws z (L, B, J) new to q. -> (B,)."""
     log_joints = torch.cat([log_joint(some, x) for some in z.split(max(1, rows // len(x)))])     # (L, B)
     return math.log(len(z)) - torch.logsumexp(q.log_prob(z) - log_joints, dim=0)
 

@@ -64,7 +64,7 @@ class MonteCarloEM:
         return total / self.transitions
 
     def m_step(self, x, rows):
-        """Weight updates on mean log p(x, z) at the chains' z. -> its value before the last update, 0-d. z stays."""
+        """Weight updates on mean log p(x, z) at the chains' z, eq. 3.6. -> its last value but one, 0-d. z stays."""
         z = self.z[rows]
         for _ in range(self.updates):
             log_joint = self.log_joint(z, x).mean()

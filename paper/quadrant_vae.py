@@ -155,7 +155,7 @@ class QuadrantVAE(QuadrantModel):
         return self.logits(self.hidden(torch.cat([z, observed], dim=-1)))
 
     def elbo_terms(self, x, eps):
-        """log p(x_mis|z, x_obs), z ~ q, and KL(q(z|x) || p(z|x_obs)) of every image: x (B, D), eps (B, J) -> (B,), (B,)."""
+        """The terms of eq. 3.13, log p(x_mis|z, x_obs) at z ~ q and the KL: x (B, D), eps (B, J) -> (B,), (B,)."""
         check_batch({"weights": self.logits.weight}, x, eps, self.config)
         mu, logvar = self.encode(x)                                      # (B, J), (B, J)
         z = self.reparameterize(mu, logvar, eps)                         # (B, J)

@@ -1,4 +1,4 @@
-"""Draws as functions of noise (paper, section 2.4): the three recipes, and the gradients that they make possible.
+"""Draws as functions of noise (paper, section 2.4; eq. 3.3): the three recipes, and the gradients that they make possible.
 
     q = DISTRIBUTIONS["Laplace"]
     eps = draw_noise(q, 1000, generator)                             # U(0, 1) or N(0, 1), (N,)

@@ -22,7 +22,7 @@ from common.checkpoints import atomic_write, write_text
 from common.cli import run_command
 from common.config import InputError
 from common.devices import find_device
-from common.report import with_tables
+from common.report import in_language_of, write_tables
 from common.run import machine
 from paper.parts import run_parts
 
@@ -231,19 +231,13 @@ def time_on(results) -> str:
     return f"{clock_time(results['seconds'])} on {where(results)}"
 
 
-READMES = {"README.md": front_table, "paper/README.md": all_tables}
+READMES = {"README.md": front_table, "paper/README.md": all_tables,
+           "README.ko.md": front_table, "paper/README.ko.md": all_tables}
 
 
 def tables_of(readme) -> dict[str, list[str]]:
-    """The tables of one of READMES, by name, as lines of Markdown."""
-    return {table: READMES[readme](names) for table, names in TABLES.items()}
-
-
-def report():
-    for readme in READMES:
-        path = ROOT / readme
-        write_text(path, with_tables(path.read_text("utf-8"), tables_of(readme)))
-        print(f"written: {readme}")
+    """The tables of one of READMES, by name, as lines of Markdown in its language."""
+    return in_language_of(readme, {table: READMES[readme](names) for table, names in TABLES.items()})
 
 
 def show_list():
@@ -275,7 +269,7 @@ def main(argv=None):
     if options.name == "list":
         show_list()
     elif options.name == "report":
-        report()
+        write_tables(READMES, tables_of)
     else:
         reproduce(options.name, options.preset, options.device, options.data_dir, options.out, options.resume,
                   options.samples)

@@ -135,7 +135,7 @@ def kl_of_gaussians(mu, logvar, prior_mu, prior_logvar):
 
         KL = (log s^2 - log sigma^2 - 1 + (sigma^2 + (mu - m)^2) / s^2) / 2
 
-    that is (mu - m)^2 / s^2 + (r - 1 - log r), halved, with r = sigma^2 / s^2: with m = 0, s = 1 the KL of the VAE.
+    that is (mu - m)^2 / s^2 + (r - 1 - log r), halved, r = sigma^2 / s^2 (eq. 3.14): with m = 0, s = 1 the KL of the VAE.
     """
     log_ratio = logvar - prior_logvar
     return 0.5 * ((mu - prior_mu) ** 2 * torch.exp(-prior_logvar) + (torch.expm1(log_ratio) - log_ratio))

@@ -194,8 +194,8 @@ class VQVAE(FamilyModel):
         return tuple((a - b).square().sum(dim=1).mean() * cells for a, b in ((z_e.detach(), e), (z_e, e.detach())))
 
     def training_loss(self, x, y, generator):
-        """The objective on top of this file, mean over images; when training, the codebook is updated, too. x (B, D); y,
-        labels, unused. The generator places codes that begin anew.
+        """The objective on top of this file, eq. 3.15, mean over images; in training, the codebook is updated too. x (B, D);
+        y, labels, unused. The generator places codes that begin anew.
 
         Terms: "elbo" under the uniform prior, "log_likelihood", and "perplexity", the number of codes in even use.
         """
@@ -280,7 +280,7 @@ class CodePrior(FamilyModel):
     def training_loss(self, x, y, generator):
         """-log p(z), mean over images, z the codes of x (B, D). y and generator, unused.
 
-        Terms: "elbo" = "log_likelihood" + "log_prior", the bound on log p(x). In nats per image.
+        Terms: "elbo" = "log_likelihood" + "log_prior", the bound on log p(x), eq. 3.16. In nats per image.
         """
         codes = self.vqvae.codes(x)                                                    # (B, h, w)
         loss = -self.pixelcnn.log_prob(codes).mean()

@@ -22,7 +22,7 @@ class WakeSleep(VAE):
     """A VAE trained by wake-sleep. Same weights, same files: a VAE loads what it saved."""
 
     def wake_loss(self, x, eps):
-        """-mean log p(x|z), z ~ q(z|x) a constant, and the terms of the bound at that z. x (B, D), eps (B, J)."""
+        """Eq. 3.4: -mean log p(x|z), z ~ q(z|x) a constant, and the terms of the bound there. x (B, D), eps (B, J)."""
         with torch.no_grad():
             mu, logvar = self.encode(x)                                  # (B, J), (B, J)
             z = self.reparameterize(mu, logvar, eps)                     # (B, J)
@@ -31,7 +31,7 @@ class WakeSleep(VAE):
         return loss, {"elbo": -loss.detach() - kl, "log_likelihood": -loss.detach(), "kl": kl}
 
     def sleep_loss(self, x, z):
-        """-mean log q(z|x) of dreams: z (B, J) from the prior, x (B, D) drawn from p(x|z), both constants."""
+        """Eq. 3.5: -mean log q(z|x) of dreams: z (B, J) from the prior, x (B, D) drawn from p(x|z), both constants."""
         mu, logvar = self.encode(x)                                      # (B, J), (B, J)
         return -Normal(mu, torch.exp(0.5 * logvar), validate_args=False).log_prob(z).sum(dim=1).mean()
 
