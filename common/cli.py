@@ -6,6 +6,7 @@
 
 import argparse
 import math
+import os
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -129,7 +130,8 @@ def parse_options(description: str, argv, *groups, defaults=lambda given: {}):
 
 
 def run_command(main) -> int:
-    """Runs a script's main: 2 and one line on standard error for what the user can mend, 130 after Ctrl-C."""
+    """Runs a script's main: 2 and one line on standard error for what the user can mend, 130 after Ctrl-C, and 141 where
+    whoever read the output has seen enough, as `head` has."""
     try:
         main()
     except InputError as error:
@@ -137,4 +139,7 @@ def run_command(main) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())       # or Python complains once more when it ends
+        return 141
     return 0

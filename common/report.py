@@ -1,4 +1,4 @@
-"""Writes the tables of the READMEs from results files, so that no number in them was typed.
+"""Writes the tables of the READMEs, English and Korean, from results files, so that no number in them was typed.
 
     python common/report.py                         # tables from the files in results/
     python common/report.py runs/a runs/b           # first keeps these finished runs in results/levels.json
@@ -18,6 +18,7 @@ from pathlib import Path
 from common.checkpoints import atomic_write, write_text
 from common.cli import Options, run_command
 from common.config import InputError
+from common.korean import korean_table
 
 ROOT = Path(__file__).resolve().parent.parent
 LEVELS, BENCHMARK, FILMSTRIP = (ROOT / "results" / name for name in ("levels.json", "benchmark.json", "filmstrip.png"))
@@ -26,6 +27,9 @@ TABLES = {                                          # README -> the tables in it
     "README.md": ("levels", "benchmark"),
     "numpy/README.md": ("levels",),
     "pytorch_lowlevel/README.md": ("benchmark",),
+    "README.ko.md": ("levels", "benchmark"),
+    "numpy/README.ko.md": ("levels",),
+    "pytorch_lowlevel/README.ko.md": ("benchmark",),
 }
 
 
@@ -124,8 +128,14 @@ def benchmark_table() -> list[str]:
 
 
 def tables_of(readme: str) -> dict[str, list[str]]:
-    """The tables of one of the READMEs, by name."""
-    return {name: {"levels": levels_table, "benchmark": benchmark_table}[name]() for name in TABLES[readme]}
+    """The tables of one of the READMEs, by name, in its language."""
+    tables = {name: {"levels": levels_table, "benchmark": benchmark_table}[name]() for name in TABLES[readme]}
+    return in_language_of(readme, tables)
+
+
+def in_language_of(readme: str, tables: dict[str, list[str]]) -> dict[str, list[str]]:
+    """These tables, in Korean for a page NAME.ko.md."""
+    return {name: korean_table(lines) if readme.endswith(".ko.md") else lines for name, lines in tables.items()}
 
 
 def with_tables(text: str, tables: dict[str, list[str]]) -> str:
@@ -139,16 +149,25 @@ def with_tables(text: str, tables: dict[str, list[str]]) -> str:
     return text
 
 
+def write_tables(readmes, tables_of):
+    """Writes tables_of(readme) into each README that is there. Raises InputError, at the end, where one is missing."""
+    missing = [readme for readme in readmes if not (ROOT / readme).exists()]
+    for readme in readmes:
+        if readme not in missing:
+            path = ROOT / readme
+            write_text(path, with_tables(path.read_text("utf-8"), tables_of(readme)))
+            print(f"written: {readme}")
+    if missing:
+        raise InputError(f"missing, so that its tables were not written: {', '.join(missing)}")
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", metavar="FOLDER", help="--out folders of finished runs, to be kept")
     options = parser.parse_args(argv)
     if options.runs:
         keep(options.runs)
-    for name in TABLES:
-        path = ROOT / name
-        write_text(path, with_tables(path.read_text("utf-8"), tables_of(name)))
-        print(f"written: {name}")
+    write_tables(TABLES, tables_of)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ class VQVAE(FamilyModel):
         return tuple((a - b).square().sum(dim=1).mean() * cells for a, b in ((z_e.detach(), e), (z_e, e.detach())))
 
     def training_loss(self, x, y, generator):
-        """The objective on top of this file, eq. 3.15, mean over images; in training, the codebook is updated too. x (B, D);
+        """The objective on top of this file, eq. 3.15, mean over images; in training the codebook is updated too. x (B, D).
         y, labels, unused. The generator places codes that begin anew.
 
         Terms: "elbo" under the uniform prior, "log_likelihood", and "perplexity", the number of codes in even use.

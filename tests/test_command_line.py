@@ -353,6 +353,16 @@ def test_a_script_runs_from_another_folder_by_its_path(tmp_path, script):
     assert len(list(tmp_path.glob("runs/*/manifold.png"))) == 1
 
 
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """As in `python paper/reproduce.py list | head`."""
+    program = "from common.cli import run_command\nraise SystemExit(run_command(lambda: print('line\\n' * 100_000)))"
+    words = [sys.executable, "-c", program]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 141
+
+
 @pytest.mark.parametrize("value", ["0", "x"])
 @pytest.mark.parametrize("script", ["numpy/train_numpy.py",
                                     pytest.param("pytorch_lowlevel/train_lowlevel.py", marks=pytest.mark.slow)])

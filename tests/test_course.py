@@ -1,20 +1,18 @@
-"""The chapters: equations have their numbers in the code and back, demonstrations run, every formula is closed."""
+"""The chapters: equations have their numbers in the code and back, demonstrations run, KaTeX takes every formula."""
 
+import json
 import re
+import shutil
+import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from pages import PAGES, ROOT, formulas_of, prose_of, text_of
 
-ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ("numpy/README.md", "pytorch_lowlevel/README.md", "paper/README.md")
-PAGES = ("README.md", "FAQ.md", *CHAPTERS)
-KOREAN = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.ko.md") if ".venv" not in path.parts)
+KOREAN = [page for page in PAGES if page.endswith(".ko.md")]
 CITATION = re.compile(r"eq\. (\d+(?:\.\d+)?(?:,? (?:and )?\d+\.\d+)*)", re.IGNORECASE)      # eq. 1.8; eq. 12, 1.13
-
-
-def text_of(page):
-    return (ROOT / page).read_text("utf-8")
 
 
 def tags(text):
@@ -33,7 +31,7 @@ def cited():
 
 
 def demonstrations():
-    return [pytest.param(code, id=f"{page}: {number}") for page in (*PAGES, *KOREAN)
+    return [pytest.param(code, id=f"{page}: {number}") for page in ("README.md", "FAQ.md", *CHAPTERS, *KOREAN)
             for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL))]
 
 
@@ -53,8 +51,7 @@ def test_each_equation_is_cited_by_the_code_and_each_citation_exists():
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_equations_that_a_chapter_mentions_exist(page):
     there = {tag for page in CHAPTERS for tag in tags(text_of(page))}
-    prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
-    assert set(re.findall(r"\((\d\.\d+)\)", prose)) - there == set()
+    assert set(re.findall(r"\((\d\.\d+)\)", prose_of(page))) - there == set()
 
 
 @pytest.mark.parametrize("code", demonstrations())
@@ -64,7 +61,7 @@ def test_a_demonstration_runs(code, tmp_path, monkeypatch):
     exec(compile(code, "<demonstration>", "exec"), {"__name__": "demonstration"})
 
 
-@pytest.mark.parametrize("page", [*PAGES, *KOREAN])
+@pytest.mark.parametrize("page", PAGES)
 def test_formulas_are_closed(page):
     """Each $ and each brace has its partner, on its own line, as code hosts want it."""
     text = re.sub(r"^```(?!math).*?^```|^    .*?$|`[^`\n]*`", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
@@ -75,11 +72,49 @@ def test_formulas_are_closed(page):
         assert line.count("$") % 2 == 0, line
 
 
+KATEX = """
+let katex
+try { katex = require("katex") } catch { process.exit(3) }
+const wrong = []
+for (const [page, tex, displayMode] of JSON.parse(require("fs").readFileSync(0)))
+    try { katex.renderToString(tex, {displayMode, strict: "error", throwOnError: true}) }
+    catch (error) { wrong.push(`${page}: ${error.message}`) }
+console.log(JSON.stringify(wrong))
+"""
+
+
+def katex_on(formulas):
+    """What KaTeX says against these (page, TeX, on a line of its own). Skips the test where Node or KaTeX is missing."""
+    if not shutil.which("node"):
+        pytest.skip("no node on the path")
+    done = subprocess.run(["node", "-e", KATEX], input=json.dumps(formulas), cwd=ROOT, capture_output=True,
+                          encoding="utf-8", timeout=120)
+    if done.returncode == 3:
+        pytest.skip("node finds no katex: npm install --no-save --no-package-lock katex, in the repository")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_katex_takes_every_formula():
+    """Strictly. Node looks for katex in node_modules/ of the repository, which git ignores, and in $NODE_PATH:
+
+        npm install --no-save --no-package-lock katex
+    """
+    formulas = [(page, *formula) for page in PAGES for formula in formulas_of(page)]
+    assert len(formulas) > 500
+    assert katex_on(formulas) == []
+
+
+@pytest.mark.parametrize(("tex", "displayed"), [(r"\frac{1}{2", True), (r"a \tag{1.1}", False), ("잠재 변수", True),
+                                                (r"\nosuchthing", True)])
+def test_katex_refuses(tex, displayed):
+    assert len(katex_on([("page", tex, displayed), ("page", r"\frac12 \|a\|", displayed)])) == 1
+
+
 def shape_of(page):
     """What a page and its translation share: levels of headings, code, formulas, rows of tables, folded answers."""
-    text = text_of(page)
+    text, prose = text_of(page), prose_of(page)
     fences = re.findall(r"^```.*?^```", text, re.MULTILINE | re.DOTALL)
-    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     return {
         "headings": re.findall(r"^(#+) ", prose, re.MULTILINE),
         "code": [re.sub(r"#.*", "", fence) for fence in fences],

@@ -1,6 +1,7 @@
-"""The repository as a newcomer meets it: NumPy is NumPy, commands in the READMEs run, tables are what the results say."""
+"""The repository as a newcomer meets it: NumPy is NumPy, commands in the pages run, tables are what the results say."""
 
 import contextlib
+import difflib
 import functools
 import io
 import json
@@ -16,14 +17,15 @@ from pathlib import Path
 import benchmark
 import benchmark_training
 import pytest
+from pages import PAGES, ROOT, prose_of, text_of
 
 from common import report
+from common.config import InputError
 from common.data import load_dataset
+from common.korean import korean
 from paper import reproduce
 
-ROOT = Path(__file__).resolve().parent.parent
-READMES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("README.md")
-                 if not {".venv", "runs", "node_modules", ".pytest_cache"} & set(path.relative_to(ROOT).parts))
+BLOCK, INLINE = r"^ {4,6}(\S.*)$", r"`((?:python )?[\w/]+\.py [^`]+)`"
 
 
 def run(words, cwd, timeout=240):
@@ -33,16 +35,17 @@ def run(words, cwd, timeout=240):
     return subprocess.run(list(map(str, words)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
-def commands():
-    """(README, command) for every python line of the READMEs' code blocks."""
-    found = []
-    for readme in READMES:
-        for line in re.findall(r"^    (\S.*)$", (ROOT / readme).read_text("utf-8"), re.MULTILINE):
+def commands(*where):
+    """(page, command) for every command of the pages that runs a script, in a BLOCK, INLINE, or both; each once."""
+    found = {}
+    for page in PAGES:
+        for line in (line for pattern in where for line in re.findall(pattern, prose_of(page), re.MULTILINE)):
             for command in line.partition("  #")[0].split("&&"):
-                words = shlex.split(command)
-                if words and words[0] == "python":
-                    found.append(pytest.param(readme, words, id=f"{readme}: {command.strip()}"))
-    return found
+                script = re.match(r"\s*(?:python )?([\w/]+\.py\b.*)", command)
+                if script:
+                    words = ("python", *shlex.split(script[1]))
+                    found.setdefault(words, pytest.param(page, words, id=f"{page}: {shlex.join(words)}"))
+    return list(found.values())
 
 
 @pytest.mark.parametrize("folder", [".", "numpy", "tests", "common"])
@@ -96,12 +99,12 @@ def options_of(script):
     return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", told.getvalue()))
 
 
-@pytest.mark.parametrize(("readme", "words"), commands())
-def test_a_command_of_a_readme_names_what_exists(readme, words):
+@pytest.mark.parametrize(("page", "words"), commands(BLOCK, INLINE))
+def test_a_command_of_a_page_names_what_exists(page, words):
     """The script is there, and its --help knows every option."""
-    assert (ROOT / words[1]).is_file(), f"{readme} names {words[1]}"
+    assert (ROOT / words[1]).is_file(), f"{page} names {words[1]}"
     unknown = {word.partition("=")[0] for word in words[2:] if word.startswith("--")} - options_of(words[1])
-    assert not unknown, f"{readme}: {words[1]} has no option {unknown}"
+    assert not unknown, f"{page}: {words[1]} has no option {unknown}"
 
 
 @pytest.mark.parametrize("script", ["tests/benchmark.py", "tests/compare_gradients.py", "common/report.py",
@@ -111,53 +114,125 @@ def test_help_of_a_script(script):
     assert "--help" in options_of(script)
 
 
-@pytest.mark.parametrize("readme", READMES)
-def test_links_of_a_readme_lead_somewhere(readme):
-    text = (ROOT / readme).read_text("utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        if "://" not in target:
-            assert (ROOT / readme).parent.joinpath(target).exists(), f"{readme} links to {target}"
+@functools.cache
+def anchors_of(page):
+    """What links to the headings of a page are called, as GitHub calls them."""
+    found = Counter()
+    for heading in re.findall(r"^#+ (.+)$", prose_of(page), re.MULTILINE):
+        heading = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading)                     # a link's words
+        name = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        found[f"{name}-{found[name]}" if found[name] else name] += 1
+    return found
 
 
-@pytest.mark.parametrize("readme", READMES)
-def test_the_rows_of_a_table_have_as_many_cells_as_its_head(readme):
-    tables = re.findall(r"(?:^\|.*\|$\n?)+", (ROOT / readme).read_text("utf-8"), re.MULTILINE)
-    for table in tables:
+def test_anchors_are_those_of_github(monkeypatch):
+    page = "# KL_q, `a.b` and *c-d*?\n## [NaN](x.md)\n```python\n# no heading\n```\n## NaN\n### 1. 잠재 변수(z)란?\n"
+    monkeypatch.setitem(globals(), "prose_of", lambda _: re.sub("(?s)```.*```", "", page))
+    assert list(anchors_of("a made-up page")) == ["kl_q-ab-and-c-d", "nan", "nan-1", "1-잠재-변수z란"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_a_page_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose_of(page))):
+        if "://" not in link:
+            target, _, anchor = link.partition("#")
+            path = (ROOT / page).parent / target if target else ROOT / page
+            assert path.exists(), f"{page} links to {link}"
+            if anchor and path.suffix == ".md":
+                assert anchor in anchors_of(path.resolve().relative_to(ROOT).as_posix()), f"{page} links to {link}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_rows_of_a_table_have_as_many_cells_as_its_head(page):
+    for table in re.findall(r"(?:^\|.*\|$\n?)+", prose_of(page), re.MULTILINE):
         counts = {row: len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
         head = table.splitlines()[0]
-        assert [row for row, count in counts.items() if count != counts[head]] == [], readme
+        assert [row for row, count in counts.items() if count != counts[head]] == [], page
 
 
 @pytest.mark.parametrize("readme", report.TABLES)
 def test_the_tables_of_a_readme_are_what_the_results_say(readme):
-    text = (ROOT / readme).read_text("utf-8")
+    text = text_of(readme)
     told = report.with_tables(text, report.tables_of(readme))
     assert told == text, f"run: python common/report.py   ({readme} is behind)"
 
 
 @pytest.mark.parametrize("readme", reproduce.READMES)
 def test_the_reproduction_in_a_readme_is_what_the_results_say(readme):
-    text = (ROOT / readme).read_text("utf-8")
+    text = text_of(readme)
     told = report.with_tables(text, reproduce.tables_of(readme))
     assert told == text, f"run: python paper/reproduce.py report   ({readme} is behind)"
 
 
+@pytest.mark.parametrize(("module", "readme"), [(report, "README.md"), (reproduce, "README.md"),
+                                                (reproduce, "paper/README.md")])
+def test_the_korean_tables_have_the_cells_the_numbers_and_the_code_of_the_english_ones(module, readme):
+    english, korean_ones = (module.tables_of(each) for each in (readme, readme.replace(".md", ".ko.md")))
+    assert list(english) == list(korean_ones)
+    for name, lines in english.items():
+        assert len(lines) == len(korean_ones[name])
+        for line, told in zip(lines, korean_ones[name], strict=True):
+            for what in (r"(?<!\\)\|", r"[0-9][0-9,.:]*[0-9]|[0-9]", r"`[^`]*`", r"\*\*"):
+                assert Counter(re.findall(what, line)) == Counter(re.findall(what, told)), (line, told)
+
+
+READ = {"read": 0.9, "kinds": 9.1}
+MADE_UP = {                             # parts of names of which no result was committed so far
+    "vq-vae": {
+        "vq-vae": {"image_shape": [28, 28], "test_images": 10_000, "log_uniform": -99, "perplexity": 64,
+                   "terms": {"elbo": -90, "log_likelihood": -60, "log_prior": -30},
+                   "read": {"real": READ, "learnt": READ, "uniform": READ}, "training_seconds": [60, 60]},
+        "vae": {"terms": {"elbo": -95}, "read": {"normal": READ}, "training_seconds": 60},
+    },
+    "hierarchy": {"chain-2": {"latents": [50, 25], "images": 5000, "nll": 85, "kl": [20, 5], "active_units": [19, 4],
+                              "training_seconds": 60}},
+    "collapse": {"none": {"image_shape": [14, 14], "elbo": -50, "log_likelihood": -40, "kl": 10, "active_units": 7,
+                          "log_p": -48, "elbo_of_same": -51, "images": 1000, "accuracy": 0.9, "kept": 0.8}},
+    "beta-vae": {"beta-1.0": {"images_seen": 737_280, "scores": {"beta_vae": 0.9, "factor_vae": 0.8, "mig": 0.1},
+                              "elbo": -30, "kl_per_latent": [2, 0.01]}},
+}
+
+
+@pytest.mark.parametrize("name", reproduce.EXPERIMENTS)
+def test_every_label_of_a_name_has_its_korean_in_every_preset(name):
+    """A part whose result is not there borrows that of the part whose name is nearest."""
+    known = MADE_UP.get(name) or {key: part["result"] for _, results in reproduce.all_results([name])
+                                  for key, part in results["parts"].items()}
+    module = reproduce.experiment(name)
+    for settings in module.PRESETS.values():
+        parts = {key: {"result": known[difflib.get_close_matches(key, known, n=1, cutoff=0)[0]]}
+                 for key in module.parts(settings)}
+        for row in module.rows({"settings": settings, "parts": parts}):
+            assert all(korean(cell) or not cell for cell in row)
+
+
+@pytest.mark.parametrize("label", ["an unheard-of label", "MNIST, 3 latents: an unheard-of label, nats"])
+def test_a_label_without_korean_is_named(label):
+    with pytest.raises(InputError, match=f"no Korean for '{label}'"):
+        korean(label)
+
+
+def test_a_readme_that_is_missing_is_named_when_the_others_are_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    (tmp_path / "there.md").write_text("<!-- a: written -->\n<!-- end of a -->\n")
+    with pytest.raises(InputError, match="missing.*README.ko.md"):
+        report.write_tables(["README.ko.md", "there.md"], lambda _: {"a": ["| 1 |"]})
+    assert "| 1 |" in (tmp_path / "there.md").read_text() and capsys.readouterr().out == "written: there.md\n"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_commands_of_the_readmes_run(tmp_path):
+def test_the_commands_of_the_pages_run(tmp_path):
     """In their order, in an empty folder; MNIST for one epoch each, and only where it lies."""
     mnist = "VAE_DATA" in os.environ and (Path(os.environ["VAE_DATA"]) / "MNIST" / "raw").is_dir()
-    ran, seen = 0, []
-    for readme, words in (param.values for param in commands()):
+    ran = 0
+    for page, words in (param.values for param in commands(BLOCK)):
         if words[1] == "common/report.py" or "FILE.npz" in words or words[-1] == "report":
             continue
         if words[1] == "paper/reproduce.py" and "list" not in words:
             continue                                    # an hour; or quick, which test_reproduce.py runs, all of them
         if words[1] == "exercises/train_weights.py" or "--solutions" in words:
             continue                                    # writes over the committed weights; test_exercises.py runs these
-        if words[1].startswith("exercises/") and words in seen:
-            continue                                    # all notebooks, once more
-        seen.append(words)
         if "mnist" in words and not mnist:
             continue
         extra = []
@@ -167,7 +242,7 @@ def test_the_commands_of_the_readmes_run(tmp_path):
             extra = ["--quick"]
         done = run([sys.executable, ROOT / words[1], *words[2:], *extra], tmp_path)
         expected = 1 if "--plant" in words else 0
-        assert done.returncode == expected, f"{readme}: {shlex.join(words)}\n{done.stdout[-500:]}{done.stderr[-1500:]}"
+        assert done.returncode == expected, f"{page}: {shlex.join(words)}\n{done.stdout[-500:]}{done.stderr[-1500:]}"
         ran += 1
     assert ran >= 8
     assert list(tmp_path.rglob("*.png"))

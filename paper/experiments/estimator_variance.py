@@ -249,7 +249,7 @@ def name_of(key) -> str:
 
 
 def rows(results):
-    found, claim = [], "B typically lower (section 2.3)"
+    found, claim = [], "B typically lower"
     for key, part in results["parts"].items():
         measured = part["result"]["rows"]
         for row in (measured[0], measured[-1]):
