@@ -121,15 +121,23 @@ def shape_of(page):
         "commands": [line.partition("  #")[0].rstrip() for line in re.findall(r"^ {4,6}\S.*$", prose, re.MULTILINE)],
         "formulas": re.findall(r"\$[^$\n]+\$", prose),
         "cells": [row.count("|") for row in re.findall(r"^\|.*\|$", prose, re.MULTILINE)],
-        "links": [target for target in re.findall(r"\]\(([^)#]+)\)", prose)],
+        "links": re.findall(r"\]\(([^)#\s]*)(?:#[^)\s]*)?\)", re.sub(r"`[^`\n]*`", "", prose)),
         "answers": text.count("<details>"),
     }
 
 
+def twin_of(page, link):
+    """Where a link has to lead in the translation of this page: to a translation, where there is one."""
+    twin = link.removesuffix(".md") + ".ko.md"
+    return twin if link.endswith(".md") and ((ROOT / page).parent / twin).exists() else link
+
+
 @pytest.mark.parametrize("page", KOREAN)
 def test_a_korean_page_has_what_the_english_one_has(page):
-    english, korean = shape_of(page.replace(".ko.md", ".md")), shape_of(page)
-    assert korean["links"][0] == Path(page).name.replace(".ko.md", ".md"), "it begins with the way to the English page"
-    korean["links"] = korean["links"][1:]
+    original = page.replace(".ko.md", ".md")
+    english, korean = shape_of(original), shape_of(page)
+    ways = english["links"].pop(0), korean["links"].pop(0)
+    assert ways == (Path(page).name, Path(original).name), "each begins with the way to the other"
+    english["links"] = [twin_of(original, link) for link in english["links"]]
     for what, there in english.items():
         assert korean[what] == there, what
