@@ -37,7 +37,7 @@ from paper.images import Images
 from paper.iwae import IWAE
 from paper.pictures import draw_pictures
 from paper.pixel_vae import PixelVAE
-from paper.plan import MODEL_DEFAULTS, SCHEDULES, Choice, Plan
+from paper.plan import MODEL_DEFAULTS, SCHEDULES, UNUSED, Choice, Plan
 from paper.resume import keep, restore
 from paper.vae_paper import VAE
 from paper.vq_vae import VQVAE
@@ -201,7 +201,13 @@ def epoch_line(row, epochs: int) -> str:
 
 
 def own_defaults(given) -> dict:
-    """The defaults of levels 1 and 2 for the small data sets, and those of some models."""
+    """The defaults of levels 1 and 2 for the small data sets, and those of some models.
+
+    Raises InputError for an option that the model has no use for.
+    """
+    for name in UNUSED.get(given.get("model"), ()):
+        if name in given:
+            raise InputError(f"--{name} {given[name]} is of no use to --model {given['model']}: leave it out")
     data = given.get("data", Choice.data)
     found = {"epochs": SMALL_SET_EPOCHS.get(data), "lr": SMALL_SET_LR.get(data)}
     found |= MODEL_DEFAULTS.get(given.get("model"), {})
