@@ -178,12 +178,6 @@ def test_the_korean_tables_have_the_cells_the_numbers_and_the_code_of_the_englis
 
 READ = {"read": 0.9, "kinds": 9.1}
 MADE_UP = {                             # parts of names of which no result was committed so far
-    "vq-vae": {
-        "vq-vae": {"image_shape": [28, 28], "test_images": 10_000, "log_uniform": -99, "perplexity": 64,
-                   "terms": {"elbo": -90, "log_likelihood": -60, "log_prior": -30},
-                   "read": {"real": READ, "learnt": READ, "uniform": READ}, "training_seconds": [60, 60]},
-        "vae": {"terms": {"elbo": -95}, "read": {"normal": READ}, "training_seconds": 60},
-    },
     "hierarchy": {"chain-2": {"latents": [50, 25], "images": 5000, "nll": 85, "kl": [20, 5], "active_units": [19, 4],
                               "training_seconds": 60}},
     "collapse": {"none": {"image_shape": [14, 14], "elbo": -50, "log_likelihood": -40, "kl": 10, "active_units": 7,
