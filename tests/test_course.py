@@ -72,6 +72,13 @@ def test_formulas_are_closed(page):
         assert line.count("$") % 2 == 0, line
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_markdown_leaves_the_backslashes_of_formulas_alone(page):
+    """Outside of fences it takes those before punctuation away, and \\, becomes a comma: there it is \\thinspace."""
+    fenced = re.findall(r"^```math\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
+    assert [tex for tex, _ in formulas_of(page) if tex not in fenced and re.search(r"\\[^\w\s]", tex)] == []
+
+
 KATEX = """
 let katex
 try { katex = require("katex") } catch { process.exit(3) }
