@@ -51,10 +51,9 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What is trained, on what, and where."""
+class Subject:
+    """Which images, and the sizes of the networks: what every command that trains asks."""
 
-    model: str = option("vae", "the model", choices=tuple(MODELS))
     data: str = option("digits", "data set", choices=DATASETS)
     data_file: str | None = option(None, "your own images, an .npz file with x_train (N, h, w); with --data npz")
     data_dir: str | None = option(None, "folder of the data sets (default: $VAE_DATA, else data/)")
@@ -63,8 +62,15 @@ class Choice:
     arch: str = option("mlp", "tanh layers or convolutions", choices=ARCHITECTURES)
     likelihood: str = option("bernoulli", "p(x|z): Bernoulli or Gaussian pixels", choices=LIKELIHOODS)
     hidden: int = option(500, "units of a hidden layer of the mlp", type=int)
-    layers: int = option(1, "hidden layers of the mlp on each side, 1 or 2", type=int)
     latent: int = option(2, "latent dimensions", type=int)
+
+
+@dataclass(frozen=True)
+class Choice(Subject):
+    """What is trained, on what, and where."""
+
+    model: str = option("vae", "the model", choices=tuple(MODELS))
+    layers: int = option(1, "hidden layers of the mlp on each side, 1 or 2", type=int)
     fixed_logvar: float | None = option(None, "Gaussian only: this log-variance for every pixel", type=float)
     k: int | None = option(None, "importance samples of --model iwae (default: 5)", type=int)
     beta: float | None = option(None, "beta-vae, pixel-vae: weight of the KL term (default: 1, the VAE)", type=float)

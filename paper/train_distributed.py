@@ -23,27 +23,18 @@ import torch.distributed.nn  # noqa: F401    before there is a group: see proces
 from torch.nn.parallel import DistributedDataParallel
 
 from common.cli import option, parse_options, run_command
-from common.config import ARCHITECTURES, LIKELIHOODS, InputError, VAEConfig
-from common.data import BINARIZE, DATASETS, load_dataset
+from common.config import InputError, VAEConfig
+from common.data import load_dataset
 from common.devices import find_device
 from paper.images import Images
-from paper.plan import SCHEDULES, Plan
+from paper.plan import SCHEDULES, Plan, Subject
 from paper.train_paper import build, epoch_line, evaluate, make_optimizer, own_defaults
 
 
 @dataclass(frozen=True)
-class Shared:
+class Shared(Subject):
     """The options of the command line: those of train_paper.py that this file knows."""
 
-    data: str = option("digits", "data set", choices=DATASETS)
-    data_file: str | None = option(None, "your own images, an .npz file with x_train (N, h, w); with --data npz")
-    data_dir: str | None = option(None, "folder of the data sets (default: $VAE_DATA, else data/)")
-    binarize: str | None = option(None, "gray pixels to binary ones (default: dynamic for Bernoulli, none for Gaussian)",
-                                  choices=BINARIZE)
-    arch: str = option("mlp", "tanh layers or convolutions", choices=ARCHITECTURES)
-    likelihood: str = option("bernoulli", "p(x|z): Bernoulli or Gaussian pixels", choices=LIKELIHOODS)
-    hidden: int = option(500, "units of the mlp's hidden layer", type=int)
-    latent: int = option(2, "latent dimensions", type=int)
     epochs: int = option(20, "passes over the training images; digits and frey: 200", type=int)
     batch_size: int = option(100, "images per step, all processes together", type=int)
     lr: float = option(1e-3, "Adam's step size; with a schedule, its largest; digits: 0.01", type=float)

@@ -78,6 +78,17 @@ def assert_gradients(model, loss, rtol=1e-6, atol=2e-9):
         assert np.abs(want).max() > 1e-4, f"{name}: nothing to compare"
 
 
+def error_line(err: str) -> str:
+    """The one error line of a command; argparse prints its usage, which may take several lines, before its own."""
+    lines = err.splitlines()
+    assert lines, "nothing was said on standard error"
+    if lines[0].startswith("usage: "):
+        first = 1 + next(i for i, line in enumerate(lines[1:]) if not line.startswith(" "))
+        lines = lines[first:]
+    assert len(lines) == 1 and "error: " in lines[0] and "Traceback" not in err, f"expected one error line, got:\n{err}"
+    return lines[0]
+
+
 class Bomb:
     """Creates a file when it is unpickled: what no loader may do."""
 

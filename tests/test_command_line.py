@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import train_numpy
-from oracles import Bomb
+from oracles import Bomb, error_line
 
 from common.checkpoints import load_checkpoint, load_params, save_checkpoint, save_params
 from common.cli import run_command
@@ -45,17 +45,6 @@ def run(level, *options) -> tuple[int, str, str]:
         except SystemExit as end:                               # argparse
             code = end.code
     return code, out.getvalue(), err.getvalue()
-
-
-def error_line(err: str) -> str:
-    """The one error line; argparse prints its usage, which may take several lines, before its own."""
-    lines = err.splitlines()
-    assert lines, "nothing was said on standard error"
-    if lines[0].startswith("usage: "):
-        first = 1 + next(i for i, line in enumerate(lines[1:]) if not line.startswith(" "))
-        lines = lines[first:]
-    assert len(lines) == 1 and "error: " in lines[0] and "Traceback" not in err, f"expected one error line, got:\n{err}"
-    return lines[0]
 
 
 def refused(level, out, words, *options) -> str:

@@ -24,7 +24,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
-from oracles import Bomb
+from oracles import Bomb, error_line
 
 from common.checkpoints import load_checkpoint, load_params, save_checkpoint
 from common.cli import run_command
@@ -634,17 +634,6 @@ def good(*options) -> Outcome:
     said = [line for line in outcome.err.splitlines() if not line.startswith("warning: gray pixels")]
     assert outcome.code == 0 and not said, f"ended with {outcome.code}: {outcome.err}"
     return outcome
-
-
-def error_line(err: str) -> str:
-    """The one error line; argparse prints its usage, which may take several lines, before its own."""
-    lines = err.splitlines()
-    assert lines, "nothing was said on standard error"
-    if lines[0].startswith("usage: "):
-        first = 1 + next(i for i, line in enumerate(lines[1:]) if not line.startswith(" "))
-        lines = lines[first:]
-    assert len(lines) == 1 and "error: " in lines[0] and "Traceback" not in err, f"expected one error line, got:\n{err}"
-    return lines[0]
 
 
 @pytest.fixture
