@@ -7,7 +7,8 @@ KL      what a layer adds to KL(q(z_1..z_T|x) || p(z_1..z_T)), nats: a layer nea
 active  the latents of a layer whose posterior mean varies over the test images by more than 0.01. In a ladder the lower
         layers follow what is above them, and all their means vary, those that add nothing, too: there the KL tells more
 
-To be seen: the more layers there are, the less the top one carries.
+To be seen: the more layers there are, the less the top one carries; the ladder learns faster and ends ahead, but on cpu its
+top carries no more than the chain's.
 """
 
 import torch
