@@ -125,7 +125,7 @@ TEMPLATES = {
 
     # full-vb
     "best test bound on the way": "학습하는 동안 가장 좋은 테스트 하한",
-    "test bound, q(z|x) fitted to each image": "이미지마다 q(z|x)를 맞춘 테스트 하한",
+    "test bound, q(z|x) fitted to each of {0} images": "이미지 {0}장에 하나하나 q(z|x)를 맞춘 테스트 하한",
     "bound on log p(X) / N / KL of the weights in it / test bound at the mean weights":
         "log p(X) / N의 하한 / 그 안에 든 가중치의 KL / 평균 가중치에서 잰 테스트 하한",
 

@@ -186,7 +186,7 @@ class Run:
             self.sums[name] += float(terms[name]) * count / len(self.x_train)
 
     def end_epoch(self, epoch: int):
-        """Evaluates, prints the epoch's line and keeps everything; raises InputError where the run has diverged."""
+        """Evaluates, keeps everything and prints the epoch's line; raises InputError where the run has diverged."""
         seconds = time.perf_counter() - self.clock
         row = {"epoch": epoch}
         for split, terms in (("train", self.sums), ("test", self.evaluate())):
@@ -199,10 +199,10 @@ class Run:
                 cure += " or --fixed-logvar -3 (pixels that never change let a learnt variance shrink to nothing)"
             raise InputError(f"the bound is not finite after epoch {epoch}: {cure}; {self.out / 'checkpoint.npz'} holds "
                              f"epoch {self.done}")
-        print(epoch_line(row, len(str(self.options.epochs))), flush=True)
         self.rows.append(row)
         with self._writing():
             self._keep(epoch)
+        print(epoch_line(row, len(str(self.options.epochs))), flush=True)       # what was printed is kept
 
     def _keep(self, epoch: int):
         """Writes the weights, the curve and last the checkpoint: a stop in between repeats the epoch after --resume."""

@@ -230,8 +230,9 @@ def draw(path, results):
         axes.set_ylabel("log p(x) (nats per image)" if column == 0 else "")
         axes.grid(alpha=0.3)
     axes.legend(*names, loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9)
-    figure.text(0, (HEIGHT + 45) / figures.PANEL, "Figure 3: marginal likelihood while training, 100 hidden units, "
-                f"{results['settings']['latent']} latents", fontsize=14)
+    hidden, latent = results["settings"]["network"]["hidden"], results["settings"]["latent"]
+    figure.text(0, (HEIGHT + 45) / figures.PANEL,
+                f"Figure 3: marginal likelihood while training, {hidden} hidden units, {latent} latents", fontsize=14)
     figures.save(figure, path)
 
 

@@ -39,7 +39,7 @@ PRESETS = {
         "vqvae": {"codes": 32, "width": 8}, "prior": {"channels": 32, "layers": 2, "kernel": 3},
         "plans": {"vqvae": ONE_CYCLE | {"lr": 1e-2, "epochs": 20, "evaluate_every": 10},
                   "prior": ONE_CYCLE | {"lr": 1e-2, "epochs": 10, "evaluate_every": 5},
-                  "vae": ONE_CYCLE | {"lr": 1e-2, "epochs": 20, "evaluate_every": 10}},
+                  "vae": ONE_CYCLE | {"batch_size": 50, "epochs": 20, "evaluate_every": 10}},
     },
     # the codes are good after a few epochs, and the prior then has much to learn
     "cpu": MNIST | {"plans": {"vqvae": ONE_CYCLE | {"epochs": 12, "evaluate_every": 2},

@@ -203,6 +203,7 @@ def shown(sizes):
 
 def rows(results):
     data, found = {"mnist": "MNIST", "digits": "Digits"}[results["settings"]["data"]], []
+    measure = results["settings"]["measure"]
     ours = {key: part["result"] for key, part in results["parts"].items()}
     for size in results["settings"]["sizes"]:
         each = [ours[f"{method}-{size}"] for method in METHODS]
@@ -210,8 +211,9 @@ def rows(results):
         found += [
             (f"{what}: test bound, {each[0]['test_images']:,} images", "", joined(each, "test")),
             (f"{what}: training bound", "", joined(each, "train")),
-            (f"{what}: best test bound on the way", "", " / ".join(f"{max(result['curve']):.1f}" for result in each)),
-            (f"{what}: test bound, q(z|x) fitted to each image", "", joined(each, "fitted")),
+            (f"{what}: best test bound on the way, {measure['curve_images']:,} images", "",
+             " / ".join(f"{max(result['curve']):.1f}" for result in each)),
+            (f"{what}: test bound, q(z|x) fitted to each of {measure['fit_images']:,} images", "", joined(each, "fitted")),
             (f"{data}, N = {size:,}, full VB, nats per image: bound on log p(X) / N / KL of the weights in it / "
              "test bound at the mean weights", "", " / ".join(f"{each[-1][name]:.1f}" for name in
                                                    ("full_bound", "weight_kl", "test_at_mean_weights"))),
