@@ -178,8 +178,6 @@ def test_the_korean_tables_have_the_cells_the_numbers_and_the_code_of_the_englis
 
 READ = {"read": 0.9, "kinds": 9.1}
 MADE_UP = {                             # parts of names of which no result was committed so far
-    "collapse": {"none": {"image_shape": [14, 14], "elbo": -50, "log_likelihood": -40, "kl": 10, "active_units": 7,
-                          "log_p": -48, "elbo_of_same": -51, "images": 1000, "accuracy": 0.9, "kept": 0.8}},
     "beta-vae": {"beta-1.0": {"images_seen": 737_280, "scores": {"beta_vae": 0.9, "factor_vae": 0.8, "mig": 0.1},
                               "elbo": -30, "kl_per_latent": [2, 0.01]}},
 }
