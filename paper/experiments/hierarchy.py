@@ -1,7 +1,8 @@
 """Hierarchical VAEs on dynamic MNIST: chains of one, two and three layers of latents, and ladders.
 
 The chain, whose posterior climbs from draw to draw, is Burda et al. (2016), table 1, with k = 1; the ladder is Sønderby et
-al. (2016). All are measured as they do, -L_samples in nats per test image, and layer by layer:
+al. (2016). All are measured as they do, -L_samples in nats per test image (of every so-manieth: the curves are of all), and
+layer by layer:
 
 KL      what a layer adds to KL(q(z_1..z_T|x) || p(z_1..z_T)), nats: a layer near 0 carries nothing
 active  the latents of a layer whose posterior mean varies over the test images by more than 0.01. In a ladder the lower
