@@ -19,12 +19,16 @@ def prose_of(page: str) -> str:
     return FENCE.sub("", text_of(page))
 
 
+def fenced_formulas_of(page: str) -> list[str]:
+    """The TeX that stands in fences of its own, which Markdown leaves as it is."""
+    return re.findall(r"^```math\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
+
+
 def formulas_of(page: str) -> list[tuple[str, bool]]:
     """(TeX, whether it is set on a line of its own) of each formula."""
     prose = re.sub(r"^ {4}.*$|`[^`\n]*`", "", prose_of(page), flags=re.MULTILINE)
     in_tables = re.compile(r"^\|.*\|$", re.MULTILINE)
     prose = in_tables.sub(lambda row: row[0].replace(r"\|", "|"), prose)       # there a bar would end the cell
-    displayed = re.findall(r"^```math\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
-    displayed += re.findall(r"\$\$(.+?)\$\$", prose, re.DOTALL)
+    displayed = fenced_formulas_of(page) + re.findall(r"\$\$(.+?)\$\$", prose, re.DOTALL)
     inline = re.findall(r"\$([^$\n]+)\$", re.sub(r"\$\$.+?\$\$", "", prose, flags=re.DOTALL))
     return [(tex, True) for tex in displayed] + [(tex, False) for tex in inline]

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT, formulas_of, prose_of, text_of
+from pages import FENCE, PAGES, ROOT, fenced_formulas_of, formulas_of, prose_of, text_of
 
 CHAPTERS = ("numpy/README.md", "pytorch_lowlevel/README.md", "paper/README.md")
 KOREAN = [page for page in PAGES if page.endswith(".ko.md")]
@@ -64,18 +64,18 @@ def test_a_demonstration_runs(code, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES)
 def test_formulas_are_closed(page):
     """Each $ and each brace has its partner, on its own line, as code hosts want it."""
-    text = re.sub(r"^```(?!math).*?^```|^    .*?$|`[^`\n]*`", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
-    for formula in re.findall(r"^```math\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+    for formula in fenced_formulas_of(page):
         counts = Counter(re.sub(r"\\[{}]", "", formula))
-        assert counts["{"] == counts["}"] and formula.count(r"\left") == formula.count(r"\right"), formula
-    for line in re.sub(r"^```math.*?^```", "", text, flags=re.MULTILINE | re.DOTALL).splitlines():
+        sides = Counter(re.findall(r"\\(left|right)(?![a-z])", formula))                 # \leftarrow is none
+        assert counts["{"] == counts["}"] and sides["left"] == sides["right"], formula
+    for line in re.sub(r"^ {4}.*$|`[^`\n]*`", "", prose_of(page), flags=re.MULTILINE).splitlines():
         assert line.count("$") % 2 == 0, line
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_markdown_leaves_the_backslashes_of_formulas_alone(page):
     """Outside of fences it takes those before punctuation away, and \\, becomes a comma: there it is \\thinspace."""
-    fenced = re.findall(r"^```math\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
+    fenced = fenced_formulas_of(page)
     assert [tex for tex, _ in formulas_of(page) if tex not in fenced and re.search(r"\\[^\w\s]", tex)] == []
 
 
@@ -140,10 +140,9 @@ def test_the_numbers_in_chapter_3_are_those_of_its_tables():
 def shape_of(page):
     """What a page and its translation share: levels of headings, code, formulas, rows of tables, folded answers."""
     text, prose = text_of(page), prose_of(page)
-    fences = re.findall(r"^```.*?^```", text, re.MULTILINE | re.DOTALL)
     return {
         "headings": re.findall(r"^(#+) ", prose, re.MULTILINE),
-        "code": [re.sub(r"#.*", "", fence) for fence in fences],
+        "code": [re.sub(r"#.*", "", fence) for fence in FENCE.findall(text)],
         "commands": [line.partition("  #")[0].rstrip() for line in re.findall(r"^ {4,6}\S.*$", prose, re.MULTILINE)],
         "formulas": re.findall(r"\$[^$\n]+\$", prose),
         "cells": [row.count("|") for row in re.findall(r"^\|.*\|$", prose, re.MULTILINE)],
