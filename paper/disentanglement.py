@@ -6,7 +6,8 @@
     information_gaps(codes, sprites.sizes, rng).mean()                    # MIG, Chen et al. 2018
 
 The protocols are those of disentanglement_lib (Locatello et al. 2019). For the factors themselves the first two are 1, and
-the gap is as near to it as its bins allow. All three need the factors: they are to measure with, not to train by.
+the gap is as near to it as its bins allow (0.9 on all sprites). All three need the factors: they are to measure with, not
+to train by.
 
 codes   (N, J), the latents of each image of the grid: an array, or what gives rows of one when asked for codes[rows]
 sizes   how many values each of the K factors has; their combinations are the N images, the last factor running fastest

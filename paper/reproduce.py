@@ -2,7 +2,7 @@
 
     python paper/reproduce.py list                              # every name, and what it gave so far
     python paper/reproduce.py nll --preset quick                # seconds, a small model on digits: a first look, in runs/
-    python paper/reproduce.py nll                               # --preset cpu: within an hour on two cores
+    python paper/reproduce.py nll                               # --preset cpu: an hour, or two, on two cores
     python paper/reproduce.py nll --preset gpu --device cuda    # as the paper has it
     python paper/reproduce.py report                            # writes the tables of the READMEs from paper/results/
 

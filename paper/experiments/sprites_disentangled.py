@@ -138,11 +138,11 @@ def score_without_network(work, sprites, votes, components):
 # ---- the figure --------------------------------------------------------------------------------------------------------
 
 NAMES = {"capacity": "capacity", "untrained": "not trained", "pca": "10 principal\ncomponents", "pixels": "pixels"}
-WIDTH, HEIGHT, GAP = 340, 320, 60                       # pixels
+WIDTH, HEIGHT, GAP = 360, 320, 80                       # pixels
 
 
 def draw(path, results):
-    """The scores, a dot for each seed, and below them the traversals of seed 0."""
+    """The scores, a dot for each seed, and below them the traversals of seed 0, the latents in the order of their KL."""
     found, figure = by_name(results), figures.new_figure()
     for column, (score, title) in enumerate(SCORES.items()):
         axes = figures.chart(figure, column * (WIDTH + GAP), 0, WIDTH, HEIGHT, title)
@@ -156,12 +156,11 @@ def draw(path, results):
         axes.set(xlim=(0, None), ylim=(0.4 - len(found), 0.6), xlabel=f"dotted: chance, {CHANCE[score]:.1f}")
         axes.tick_params(axis="y", length=0)
         axes.grid(alpha=0.3)
-    runs = [name for name in ("beta-1", "beta-4") if name in found]
-    for column, name in enumerate(runs):
-        result = found[name][0]
-        kl, page = result["kl_per_latent"], unpack(result["traversal"], -1, SIDE * SIDE)
-        axes = figures.show(figure, figures.tile(page, (SIDE, SIDE), len(COLUMNS), 1), column * (9 * (SIDE + 2) + 110), -95,
-                            f"{title_of(name)}: one latent a row, by KL, from −2 to 2")
+    for column, name in enumerate(name for name in ("beta-1", "beta-4", "capacity") if name in found):
+        kl, page = found[name][0]["kl_per_latent"], unpack(found[name][0]["traversal"], -1, len(COLUMNS), SIDE * SIDE)
+        page = page[:, ::2]                                              # -2, -1, 0, 1, 2: three pages side by side
+        axes = figures.show(figure, figures.tile(page.reshape(-1, SIDE * SIDE), (SIDE, SIDE), page.shape[1], 1),
+                            column * (WIDTH + GAP), -95, f"{title_of(name)}: a latent a row, from −2 to 2")
         middles = [(row + 0.5) * (SIDE + figures.GAP) for row in range(len(kl))]
         axes.set_yticks(middles, [f"{nats:.2f} nats" for nats in kl])
     figure.text(0, (HEIGHT + 45) / figures.PANEL, "Disentanglement of the sprites' five factors: a dot for each seed, a "
