@@ -13,8 +13,9 @@ They differ in how they infer:
     ladder    q(z_T|x) q(z_{T-1}|z_T, x) ... q(z_1|z_2, x), from the top down, as they generate: each layer sees the image
               through d_t, a network of its own, and multiplies what that says of z_t with what z_{t+1} lets expect
 
-With one layer the chain is the VAE with layers=2, exactly. `hidden` and `latent` are the sizes of the lowest layer; each
-layer above has half of both. The MLPs all have two hidden layers.
+With one layer the chain is the VAE with layers=2, exactly, and the ladder is the chain with `normed`. That is the ladder's
+other half: its networks have batch norm, which a chain may have as well, and its KL warms up. `hidden` and `latent` are the
+sizes of the lowest layer; each layer above has half of both. The MLPs all have two hidden layers.
 Letters: B images, D pixels, T layers, J latents of a layer, L draws of noise per image. Units: nats per image.
 """
 
@@ -166,8 +167,8 @@ class Hierarchy(FamilyModel):
         """The latents of each layer whose posterior mean, averaged over `draws` of its parents, varies over the images x
         (N, D) by more than `threshold` (variance), as Burda et al. (2016) count them.
 
-        Averages of 200 draws leave a variance of 1/200 of that of one draw: below the threshold. A ladder's lower layers
-        follow the layers above, and where those vary, so do they, even in latents that add nothing.
+        Averages of 200 draws leave 1/200 of the variance of one draw: below the threshold, if that is below 2. A ladder's
+        lower layers follow the layers above, and where those vary, so do they, even in latents that add nothing.
         """
         means = []
         for images in x.split(100):
@@ -177,28 +178,78 @@ class Hierarchy(FamilyModel):
         return [int((torch.cat(blocks).var(dim=0) > threshold).sum()) for blocks in zip(*means, strict=True)]
 
 
-# ---- the chain ---------------------------------------------------------------------------------------------------------
+# ---- the networks ------------------------------------------------------------------------------------------------------
 
 
-def gaussian_mlp(inputs: int, hidden: int, outputs: int):
-    """(..., inputs) -> mu, logvar (..., outputs): the VAE's encoder, to which the latents below are an image."""
+class NormedMLP(nn.Sequential):
+    """Twice: linear, batch norm, leaky ReLU. (..., inputs) -> (..., hidden). In eval mode batch norm uses the means and
+    variances that it averaged in training, so that an image's numbers no longer depend on its batch."""
+
+    def __init__(self, inputs: int, hidden: int):
+        super().__init__(*(module for size in (inputs, hidden) for module in (
+            nn.Linear(size, hidden, bias=False), nn.BatchNorm1d(hidden), nn.LeakyReLU(0.1))))
+        for module in self:
+            if isinstance(module, nn.BatchNorm1d):       # a count of steps; as a float, like all else that params.npz holds
+                module.num_batches_tracked = module.num_batches_tracked.float()
+
+    def forward(self, x):
+        if self.training and x.shape[:-1].numel() == 1:
+            raise InputError("a minibatch of one image has no variance, which batch norm needs: give a batch size that "
+                             "leaves none or more images for an epoch's last minibatch")
+        return super().forward(x.flatten(0, -2)).reshape(*x.shape[:-1], -1)            # batch norm knows one leading axis
+
+
+class GaussianHead(nn.Module):
+    """h (..., H) -> mu, logvar (..., J)."""
+
+    def __init__(self, hidden: int, latent: int):
+        super().__init__()
+        self.mu, self.logvar = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
+
+    def forward(self, h):
+        return self.mu(h), self.logvar(h)
+
+
+class NormedDecoder(nn.Sequential):
+    """z (..., J) -> logits (..., D)."""
+
+    def __init__(self, config: VAEConfig):
+        if config.likelihood != "bernoulli":
+            raise InputError(f"likelihood is {config.likelihood}: the decoder with batch norm, as ladders have it, is for "
+                             "binary pixels; use bernoulli")
+        super().__init__()
+        self.add_module("hidden", NormedMLP(config.latent, config.hidden))
+        self.add_module("logits", nn.Linear(config.hidden, config.pixels))
+
+
+def gaussian_mlp(inputs: int, hidden: int, outputs: int, normed: bool = False):
+    """(..., inputs) -> mu, logvar (..., outputs): the VAE's encoder, to which the latents below are an image; normed: with
+    batch norm."""
+    if normed:
+        return nn.Sequential(NormedMLP(inputs, hidden), GaussianHead(hidden, outputs))
     return MLPEncoder(VAEConfig("mlp", (1, inputs), hidden, outputs, layers=2))
+
+
+# ---- the chain ---------------------------------------------------------------------------------------------------------
 
 
 class HierarchicalVAE(Hierarchy):
     """The Markov chain, eq. 3.17; 784-200-200-100, 100-100-100-50 and back is that of Burda et al. (2016) with k = 1.
 
     path_only  train with the gradient of lower variance of log_ratio
+    normed     the networks are the ladder's, with batch norm
     """
 
-    def __init__(self, config: VAEConfig, depth: int = 2, warmup: float = 0.0, path_only: bool = False):
+    def __init__(self, config: VAEConfig, depth: int = 2, warmup: float = 0.0, path_only: bool = False,
+                 normed: bool = False):
         super().__init__(config, depth, warmup)
-        self.path_only = self.settings["path_only"] = path_only
+        self.path_only = path_only
+        self.settings |= {"path_only": path_only, "normed": normed}
         pairs = list(zip(self.latents, self.latents[1:], self.hidden[1:], strict=False))          # below, above, hidden
-        self.encoder = MLPEncoder(replace(config, layers=2))                                      # q(z_1|x)
-        self.decoder = MLPDecoder(replace(config, layers=2))                                      # p(x|z_1)
-        self.posteriors = nn.ModuleList(gaussian_mlp(below, hidden, above) for below, above, hidden in pairs)
-        self.priors = nn.ModuleList(gaussian_mlp(above, hidden, below) for below, above, hidden in pairs)
+        self.encoder = gaussian_mlp(config.pixels, config.hidden, config.latent, normed)          # q(z_1|x)
+        self.decoder = NormedDecoder(config) if normed else MLPDecoder(replace(config, layers=2))        # p(x|z_1)
+        self.posteriors = nn.ModuleList(gaussian_mlp(below, hidden, above, normed) for below, above, hidden in pairs)
+        self.priors = nn.ModuleList(gaussian_mlp(above, hidden, below, normed) for below, above, hidden in pairs)
 
     def infer(self, x, eps):
         drawn, z = [], x
@@ -222,32 +273,6 @@ class HierarchicalVAE(Hierarchy):
 # ---- the ladder --------------------------------------------------------------------------------------------------------
 
 
-class NormedMLP(nn.Sequential):
-    """Twice: linear, batch norm, leaky ReLU. (..., inputs) -> (..., hidden). In eval mode batch norm uses the means and
-    variances that it averaged in training, so that an image's numbers no longer depend on its batch."""
-
-    def __init__(self, inputs: int, hidden: int):
-        super().__init__(*(module for size in (inputs, hidden) for module in (
-            nn.Linear(size, hidden, bias=False), nn.BatchNorm1d(hidden), nn.LeakyReLU(0.1))))
-        for module in self:
-            if isinstance(module, nn.BatchNorm1d):       # a count of steps; as a float, like all else that params.npz holds
-                module.num_batches_tracked = module.num_batches_tracked.float()
-
-    def forward(self, x):
-        return super().forward(x.flatten(0, -2)).reshape(*x.shape[:-1], -1)            # batch norm knows one leading axis
-
-
-class GaussianHead(nn.Module):
-    """h (..., H) -> mu, logvar (..., J)."""
-
-    def __init__(self, hidden: int, latent: int):
-        super().__init__()
-        self.mu, self.logvar = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
-
-    def forward(self, h):
-        return self.mu(h), self.logvar(h)
-
-
 def merge(mu, logvar, prior_mu, prior_logvar):
     """The product of two Gaussians, normalized, eq. 3.18: precisions, 1 / variance, add up, and means are weighted by them.
 
@@ -261,18 +286,14 @@ class LadderVAE(Hierarchy):
     """The ladder. The paper's: 784-512-512-64, then 256-32, 128-16, 64-8 and 32-4."""
 
     def __init__(self, config: VAEConfig, depth: int = 2, warmup: float = 0.1):
-        if config.likelihood != "bernoulli":
-            raise InputError(f"likelihood is {config.likelihood}: the ladder's decoder is for binary pixels, use bernoulli")
         super().__init__(config, depth, warmup)
         latents, hidden = self.latents, self.hidden
         self.upward = nn.ModuleList(NormedMLP(below, size)                             # d_t from d_{t-1}, d_0 = x
                                     for below, size in zip((config.pixels, *hidden), hidden, strict=False))
         self.heads = nn.ModuleList(map(GaussianHead, hidden, latents))                 # what d_t says of z_t
-        self.priors = nn.ModuleList(nn.Sequential(NormedMLP(above, size), GaussianHead(size, below))
+        self.priors = nn.ModuleList(gaussian_mlp(above, size, below, normed=True)
                                     for below, above, size in zip(latents, latents[1:], hidden[1:], strict=False))
-        self.decoder = nn.Sequential()
-        self.decoder.add_module("hidden", NormedMLP(latents[0], hidden[0]))
-        self.decoder.add_module("logits", nn.Linear(hidden[0], config.pixels))
+        self.decoder = NormedDecoder(config)
 
     def infer(self, x, eps):
         noises, seen, d = self.split(x, eps), [], x

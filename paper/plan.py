@@ -12,7 +12,8 @@ MODELS = {"vae": (), "wake-sleep": (), "full-vb": (), "iwae": ("k",), "autoencod
           "beta-vae": ("beta", "gamma", "capacity", "free_bits", "warmup", "cycles"),
           "vq-vae": ("codes",), "hierarchical-vae": ("depth", "warmup"), "ladder-vae": ("depth", "warmup"),
           "pixel-vae": ("beta", "free_bits", "warmup", "cycles")}
-UNUSED = {"vq-vae": ("arch", "hidden", "layers", "latent")}              # its size is in --codes, its networks are its own
+UNUSED = {"vq-vae": ("arch", "hidden", "layers", "latent"),              # its size is in --codes, its networks are its own
+          "hierarchical-vae": ("layers",), "ladder-vae": ("layers",)}    # two hidden layers everywhere
 LAYERED = {"latent": 16, "hidden": 200, "schedule": "one-cycle"}         # two latents leave an upper layer nothing to say
 MODEL_DEFAULTS = {"hierarchical-vae": LAYERED, "ladder-vae": LAYERED}    # where they are not those of the options below
 SCHEDULES = {"constant": lambda progress: 1.0, "one-cycle": one_cycle, "staircase": staircase}
