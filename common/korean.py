@@ -150,6 +150,7 @@ TEMPLATES = {
     "VQ-VAE with the uniform prior": "균등 사전 분포를 쓴 VQ-VAE", "the same convolutions": "같은 합성곱",
     "log p(z) of the codes with the learnt and the uniform prior": "학습한 사전 분포와 균등 사전 분포에서 코드의 log p(z)",
     "perplexity of the codes, of {0}": "코드의 퍼플렉시티, {0} 가운데",
+    "the same with a codebook learnt by gradients": "그래디언트로 배운 코드북일 때", "perplexity": "퍼플렉시티",
     "draws that a classifier reads with {0} confidence (of real test images {1}): "
     "VQ-VAE with the learnt / the uniform prior, VAE":
         "분류기가 {0}의 확신으로 읽는, 뽑은 그림(실제 테스트 이미지는 {1}): VQ-VAE, 학습한 / 균등 사전 분포, 그리고 VAE",

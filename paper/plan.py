@@ -1,5 +1,6 @@
 """What is trained, and how: the options of level 3."""
 
+from argparse import BooleanOptionalAction
 from dataclasses import dataclass
 
 from common.cli import option
@@ -10,7 +11,7 @@ from common.schedules import one_cycle, staircase
 # The models, and which of the options below are theirs alone
 MODELS = {"vae": (), "wake-sleep": (), "full-vb": (), "iwae": ("k",), "autoencoder": (), "conditional-vae": (),
           "beta-vae": ("beta", "gamma", "capacity", "free_bits", "warmup", "cycles"),
-          "vq-vae": ("codes",), "hierarchical-vae": ("depth", "warmup"), "ladder-vae": ("depth", "warmup"),
+          "vq-vae": ("codes", "ema"), "hierarchical-vae": ("depth", "warmup"), "ladder-vae": ("depth", "warmup"),
           "pixel-vae": ("beta", "free_bits", "warmup", "cycles")}
 UNUSED = {"vq-vae": ("arch", "hidden", "layers", "latent"),              # its size is in --codes, its networks are its own
           "hierarchical-vae": ("layers",), "ladder-vae": ("layers",)}    # two hidden layers everywhere
@@ -85,6 +86,8 @@ class Choice(Subject):
                                   "0, ladder-vae 0.1)", type=float)
     cycles: int | None = option(None, "beta-vae, pixel-vae: cycles of warm-up (default: 1)", type=int)
     codes: int | None = option(None, "vq-vae: codes in the codebook (default: 128)", type=int)
+    ema: bool | None = option(None, "vq-vae: the codes follow moving averages (the default), or with --no-ema the gradient",
+                              action=BooleanOptionalAction)
     dtype: str = option("float32", "precision of the arithmetic", choices=("float32", "float64"))
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     out: str | None = option(None, "folder for the results (default: runs/paper-MODEL-DATA-LATENT)")

@@ -56,7 +56,8 @@ def parts(settings):
     shared = {name: settings[name] for name in ("data", "draws", "classifier")}
     vqvae = {"vqvae": settings["vqvae"], "prior": settings["prior"], "plan": settings["plans"]["vqvae"],
              "prior_plan": settings["plans"]["prior"]}
-    return {"vq-vae": Part(train_vqvae, shared | vqvae, cost=3),
+    gradient = {"data": settings["data"], "vqvae": settings["vqvae"] | {"ema": False}, "plan": settings["plans"]["vqvae"]}
+    return {"vq-vae": Part(train_vqvae, shared | vqvae, cost=5), "gradient": Part(train_by_gradient, gradient, cost=1),
             "vae": Part(train_vae, shared | {"latent": settings["latent"], "plan": settings["plans"]["vae"]}, cost=2)}
 
 
@@ -89,13 +90,12 @@ def train_vqvae(work, data, draws, classifier, vqvae, prior, plan, prior_plan):
 def measure_vqvae(whole, images, reader, draws):
     model, x = whole.vqvae, images.x_test
     generator = torch.Generator(x.device).manual_seed(EVAL_SEED)
-    codes = torch.cat([model.codes(some) for some in x.split(1000)])                   # (N, h, w)
-    counts = torch.bincount(codes.flatten(), minlength=model.settings["codes"])        # (K,)
+    codes = codes_of(model, x)                                                         # (N, h, w)
     drawn = {"learnt": model.draw_codes(draws, whole.pixelcnn, generator),
              "uniform": model.draw_codes(draws, None, generator)}                      # (draws, h, w)
     shown = first_of_each(images.y_test)
-    return {
-        "log_uniform": model.log_uniform(), "perplexity": float(perplexity(counts)), "counts": counts.tolist(),
+    return usage(model, codes) | {
+        "log_uniform": model.log_uniform(),
         "read": {"real": reader(x), "reconstructions": read(model, codes, reader, generator)}
         | {name: read(model, z, reader, generator) for name, z in drawn.items()},
         "accuracy": reader.accuracy, "test_images": len(x), "image_shape": model.config.image_shape,
@@ -109,6 +109,27 @@ def read(model, codes, reader, generator):
     """What the reader says of one image x ~ p(x|z) for each grid of codes."""
     means = torch.cat([model.decode_codes(some) for some in codes.split(1000)])        # (N, D)
     return reader(torch.bernoulli(means, generator=generator))
+
+
+def train_by_gradient(work, data, vqvae, plan):
+    """Trains a VQ-VAE whose codebook is learnt by gradients, without a prior."""
+    dataset, plan = work.dataset(data), Plan(**plan)
+    images = Images.of(dataset, device=work.device)
+    model = build("vq-vae", VAEConfig(image_shape=dataset.image_shape), images, plan.seed, **vqvae)
+    curve = train(model, images, plan, work.checkpoint, lambda row: work.progress(row["epoch"] / plan.epochs))
+    return usage(model, codes_of(model, images.x_test)) | {
+        "terms": curve[-1]["test"], "training_seconds": sum(row["seconds"] for row in curve)}
+
+
+def codes_of(model, x):
+    """x (N, D) -> (N, h, w)."""
+    return torch.cat([model.codes(some) for some in x.split(1000)])
+
+
+def usage(model, codes):
+    """How often each code is taken, over all cells of codes (N, h, w)."""
+    counts = torch.bincount(codes.flatten(), minlength=model.settings["codes"])        # (K,)
+    return {"perplexity": float(perplexity(counts)), "counts": counts.tolist()}
 
 
 def train_vae(work, data, draws, classifier, latent, plan):
@@ -180,7 +201,7 @@ def draw(path, results):
 
 
 def rows(results):
-    vqvae, vae = (results["parts"][key]["result"] for key in ("vq-vae", "vae"))
+    vqvae, gradient, vae = (results["parts"][key]["result"] for key in ("vq-vae", "gradient", "vae"))
     settings, read_by = results["settings"], {**vqvae["read"], **{"vae": vae["read"]["normal"]}}
     data = {"mnist": "MNIST"}.get(settings["data"], settings["data"])
     pixels, terms = math.prod(vqvae["image_shape"]), vqvae["terms"]
@@ -196,6 +217,8 @@ def rows(results):
         ("VQ-VAE: log p(x|z); log p(z) of the codes with the learnt and the uniform prior, nats", "",
          f"{terms['log_likelihood']:.1f}; {terms['log_prior']:.1f} / {vqvae['log_uniform']:.1f}"),
         (f"VQ-VAE: perplexity of the codes, of {settings['vqvae']['codes']}", "", f"{vqvae['perplexity']:.0f}"),
+        ("the same with a codebook learnt by gradients: perplexity; log p(x|z), nats", "",
+         f"{gradient['perplexity']:.0f}; {gradient['terms']['log_likelihood']:.1f}"),
         (f"draws that a classifier reads with {CONFIDENT:.0%} confidence (of real test images "
          f"{read_by['real']['read']:.0%}): VQ-VAE with the learnt / the uniform prior, VAE", "",
          " / ".join(f"{read_by[name]['read']:.0%}" for name in ("learnt", "uniform", "vae"))),
