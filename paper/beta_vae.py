@@ -1,10 +1,11 @@
 """The beta-VAE (Higgins et al. 2017) and its kin: one VAE, other weights of the KL term.
 
-    python paper/train_paper.py --model beta-vae --beta 4
-    python paper/train_paper.py --model beta-vae --gamma 100 --capacity 10
+    python paper/train_paper.py --model beta-vae --beta 2
+    python paper/train_paper.py --model beta-vae --latent 10 --gamma 10 --capacity 5 --warmup 0.8 --schedule one-cycle
 
     beta        -log p(x|z) + beta KL: above 1 each nat of the code must pay more than a nat of reconstruction
-    capacity    -log p(x|z) + gamma |KL - C|, C rising from 0 (Burgess et al. 2018): the code gets C nats, and not more
+    capacity    -log p(x|z) + gamma |KL - C|, C rising from 0 (Burgess et al. 2018): the code gets C nats, and not more. The
+                cost has a kink at C, about which steps of constant size are thrown: let them fall
     warm-up     beta itself rising from 0 (Bowman et al. 2016), once or in cycles (Fu et al. 2019): the decoder learns
                 to use the code before it has to pay for it
     free bits   beta sum_j max(lambda, mean KL_j) (Kingma et al. 2016): the first lambda nats of a latent cost nothing
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from common.config import InputError, VAEConfig, check_objective
-from paper.vae_paper import VAE
+from paper.vae_paper import VAE, kl_with_free_bits
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,7 @@ class KLWeight:
         kl_j = kl.mean(dim=0)                                            # (J,)
         if self.gamma:
             return self.gamma * (kl_j.sum() - self.capacity * ramp).abs()
-        # torch.maximum would let half of the gradient through where the two are equal
-        return self.beta * ramp * torch.where(kl_j <= self.free_bits, self.free_bits, kl_j).sum()
+        return self.beta * ramp * kl_with_free_bits(kl_j, self.free_bits)
 
 
 class BetaVAE(VAE):

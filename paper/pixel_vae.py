@@ -1,6 +1,6 @@
 """A VAE whose decoder sees the pixels before (after Gulrajani et al. 2017), and what makes it use its latents.
 
-    python paper/train_paper.py --model pixel-vae --latent 5 --epochs 20 --lr 5e-3                 # a KL of 0.3 to 1.3 nats
+    python paper/train_paper.py --model pixel-vae --latent 5 --epochs 20 --lr 5e-3                 # a KL of 0.3 to 1.4 nats
     python paper/train_paper.py --model pixel-vae --latent 5 --epochs 20 --lr 5e-3 --free-bits 0.5 # here 2.5 and more
 
 A VAE's pixels are independent given z: what they have in common has to go through z. Here the decoder's picture is but the
@@ -16,6 +16,8 @@ cures: reproduce.py collapse shows what each does, and what it costs.
 Letters: B images, D = h*w pixels, J latents. Units: nats per image.
 """
 
+from dataclasses import asdict
+
 import torch
 
 from common.config import InputError, VAEConfig
@@ -28,24 +30,23 @@ from paper.vae_paper import VAE, MLPDecoder, MLPEncoder
 class PixelVAE(FamilyModel):
     """encoder q(z|x), decoder and PixelCNN p(x|z), prior p(z) = N(0, I). Raises InputError where a setting makes no sense.
 
-    config                           arch "mlp" and Bernoulli: the images are binary
-    channels, blocks, kernel         of the PixelCNN
-    beta, free_bits, warmup, cycles  what the KL costs: see KLWeight
+    config                    arch "mlp" and Bernoulli: the images are binary
+    channels, blocks, kernel  of the PixelCNN
+    **kl_weight               what the KL costs: settings of KLWeight
     """
 
     encode, reparameterize, likelihood_and_kl = VAE.encode, VAE.reparameterize, VAE.likelihood_and_kl
     training_loss = BetaVAE.training_loss
 
-    def __init__(self, config: VAEConfig, channels: int = 32, blocks: int = 4, kernel: int = 7, beta: float = 1.0,
-                 free_bits: float = 0.0, warmup: float = 0.0, cycles: int = 1):
-        super().__init__(config, channels=channels, blocks=blocks, kernel=kernel, beta=beta, free_bits=free_bits,
-                         warmup=warmup, cycles=cycles)
+    def __init__(self, config: VAEConfig, channels: int = 32, blocks: int = 4, kernel: int = 7, **kl_weight):
+        weight = KLWeight(**kl_weight)
+        super().__init__(config, channels=channels, blocks=blocks, kernel=kernel, **asdict(weight))
         if (config.arch, config.likelihood, config.condition) != ("mlp", "bernoulli", 0):
             raise InputError(f"pixel-vae with arch {config.arch}, likelihood {config.likelihood}, condition "
                              f"{config.condition}: it knows mlp, bernoulli and no label")
         self.encoder, self.decoder = MLPEncoder(config), MLPDecoder(config)
         self.pixelcnn = PixelCNN(2, channels, blocks, kernel, context=1)
-        self.kl_weight = KLWeight(beta, free_bits=free_bits, warmup=warmup, cycles=cycles)
+        self.kl_weight = weight
         self.register_buffer("progress", torch.zeros(()), persistent=False)      # of training; the trainer fills it in
 
     def context(self, z):

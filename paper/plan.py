@@ -12,7 +12,7 @@ from common.schedules import one_cycle, staircase
 MODELS = {"vae": (), "wake-sleep": (), "full-vb": (), "iwae": ("k",), "autoencoder": (), "conditional-vae": (),
           "beta-vae": ("beta", "gamma", "capacity", "free_bits", "warmup", "cycles"),
           "vq-vae": ("codes", "ema"), "hierarchical-vae": ("depth", "warmup"), "ladder-vae": ("depth", "warmup"),
-          "pixel-vae": ("beta", "free_bits", "warmup", "cycles")}
+          "pixel-vae": ("beta", "gamma", "capacity", "free_bits", "warmup", "cycles")}
 UNUSED = {"vq-vae": ("arch", "hidden", "layers", "latent"),              # its size is in --codes, its networks are its own
           "hierarchical-vae": ("layers",), "ladder-vae": ("layers",)}    # two hidden layers everywhere
 LAYERED = {"latent": 16, "hidden": 200, "schedule": "one-cycle"}         # two latents leave an upper layer nothing to say
@@ -76,8 +76,8 @@ class Choice(Subject):
     fixed_logvar: float | None = option(None, "Gaussian only: this log-variance for every pixel", type=float)
     k: int | None = option(None, "importance samples of --model iwae (default: 5)", type=int)
     beta: float | None = option(None, "beta-vae, pixel-vae: weight of the KL term (default: 1, the VAE)", type=float)
-    gamma: float | None = option(None, "beta-vae: the KL term costs gamma |KL - capacity| instead", type=float)
-    capacity: float | None = option(None, "beta-vae: that capacity, in nats (default: 0)", type=float)
+    gamma: float | None = option(None, "beta-vae, pixel-vae: the KL term costs gamma |KL - capacity| instead", type=float)
+    capacity: float | None = option(None, "beta-vae, pixel-vae: that capacity, in nats (default: 0)", type=float)
     free_bits: float | None = option(None, "beta-vae, pixel-vae: nats of KL per latent that cost nothing (default: 0)",
                                      type=float)
     depth: int | None = option(None, "hierarchical-vae, ladder-vae: layers of latents (default: 2)", type=int)

@@ -21,13 +21,12 @@ image, over its missing pixels.
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from common.config import InputError, VAEConfig, check_batch
 from paper.estimators import check_draws, check_images
 from paper.family import FamilyModel
-from paper.vae_paper import kl_of_gaussians
+from paper.vae_paper import VAE, bernoulli_log_likelihood, kl_of_gaussians
 
 QUADRANTS = ("lower left", "upper left", "upper right", "lower right")         # in the order in which they are uncovered
 
@@ -97,7 +96,7 @@ class QuadrantModel(FamilyModel):
 
     def log_likelihood(self, x, logits):
         """log p(x_mis|...) of Bernoulli pixels, eq. 11 of the VAE's paper. x (B, D), logits (..., B, M) -> (..., B)."""
-        return (x[:, self.missing] * logits).sum(dim=-1) - F.softplus(logits, threshold=40).sum(dim=-1)
+        return bernoulli_log_likelihood(x[:, self.missing], logits)
 
     def complete(self, x, logits):
         """The images x (B, D) with the mean of p(x_mis|...) in their missing pixels: logits (..., B, M) -> (..., B, D)."""
@@ -132,6 +131,8 @@ class QuadrantVAE(QuadrantModel):
     quadrants   1, 2 or 3 that are observed, see observed_pixels; 0 is a VAE whose prior N(m, s^2) is learnt
     """
 
+    reparameterize = VAE.reparameterize
+
     def __init__(self, config: VAEConfig, quadrants: int):
         super().__init__(config, quadrants, config.latent)
         self.prior = GaussianNetwork(len(self.observed), config)
@@ -144,10 +145,6 @@ class QuadrantVAE(QuadrantModel):
     def encode(self, x):
         """The parameters of q(z|x), of the whole image: x (B, D) -> mu, logvar (B, J)."""
         return self.recognition(x)
-
-    def reparameterize(self, mu, logvar, eps):
-        """A draw z ~ N(mu, exp(logvar)); shapes (..., B, J)."""
-        return mu + torch.exp(0.5 * logvar) * eps
 
     def decode(self, z, x):
         """The logits of p(x_mis|z, x_obs): z (..., B, J), x (B, D), read in its observed pixels only -> (..., B, M)."""

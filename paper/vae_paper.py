@@ -141,6 +141,21 @@ def kl_of_gaussians(mu, logvar, prior_mu, prior_logvar):
     return 0.5 * ((mu - prior_mu) ** 2 * torch.exp(-prior_logvar) + (torch.expm1(log_ratio) - log_ratio))
 
 
+def bernoulli_log_likelihood(x, logits):
+    """log p(x|z) = sum_d x_d l_d - softplus(l_d), eq. 11 in logits: x (B, D), logits (..., B, D) -> (..., B), nats.
+
+    The same number as Bernoulli.log_prob's, in half as many passes over the logits, where the time goes that the matrix
+    products leave. (softplus is the identity above 40: exact in float64.)
+    """
+    return (x * logits).sum(dim=-1) - F.softplus(logits, threshold=40).sum(dim=-1)
+
+
+def kl_with_free_bits(kl_j, free_bits: float):
+    """sum_j max(free_bits, KL_j), eq. 1.17, 0-d; kl_j (J,), the mean KL of each latent. Where both are equal, as below, no
+    gradient: torch.maximum would let half of it through."""
+    return torch.where(kl_j <= free_bits, free_bits, kl_j).sum()
+
+
 class VAE(nn.Module):
     """encoder q(z|x), decoder p(x|z), prior p(z) = N(0, I), and the bound. Its state_dict has the names of levels 1, 2.
 
@@ -216,10 +231,7 @@ class VAE(nn.Module):
     def log_likelihood(self, x, z):
         """log p(x|z), eq. 11 or 12, in nats. x (B, D); z (..., B, J) -> (..., B)."""
         if self.config.likelihood == "bernoulli":
-            logits = self.decode(z)
-            # sum_d x_d l_d - softplus(l_d), the same number as Bernoulli.log_prob's in half as many passes over the logits,
-            # where the time goes that the matrix products leave. (softplus is the identity above 40: exact in float64.)
-            return (x * logits).sum(dim=-1) - F.softplus(logits, threshold=40).sum(dim=-1)
+            return bernoulli_log_likelihood(x, self.decode(z))
         return self.likelihood(z).log_prob(x).sum(dim=-1)
 
     # ---- the bound, eq. 10, and the objective ------------------------------------------------------------------------
@@ -244,8 +256,7 @@ class VAE(nn.Module):
         check_objective(beta, free_bits)
         log_likelihood, kl = self.likelihood_and_kl(x, eps)                            # (B,), (B, J)
         log_likelihood, kl_j = log_likelihood.mean(), kl.mean(dim=0)                   # 0-d, (J,)
-        # torch.maximum would let half of the gradient through where the two are equal
-        loss = -log_likelihood + beta * torch.where(kl_j <= free_bits, free_bits, kl_j).sum()
+        loss = -log_likelihood + beta * kl_with_free_bits(kl_j, free_bits)
         log_likelihood, kl = log_likelihood.detach(), kl_j.detach().sum()
         return loss, {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
 

@@ -32,6 +32,7 @@ from torch import nn
 from common.config import CONV_CHANNELS, InputError, VAEConfig
 from paper.family import FamilyModel
 from paper.pixelcnn import PixelCNN
+from paper.vae_paper import bernoulli_log_likelihood
 
 DECAY = 0.99                        # of the moving averages, per step
 RARE = 0.03                         # a code used less often than this share of the average one begins anew
@@ -185,7 +186,7 @@ class VQVAE(FamilyModel):
 
     def log_likelihood(self, x, z):
         """log p(x|z), the sum over pixels, in nats. x (B, D), z (N, W) -> (B,)."""
-        return -F.binary_cross_entropy_with_logits(self.decode(z), x, reduction="none").sum(dim=1)
+        return bernoulli_log_likelihood(x, self.decode(z))
 
     def distances(self, z_e, e):
         """|sg(z_e) - e|^2, whose gradient goes to the codes, and |z_e - sg(e)|^2, whose gradient goes to the encoder: sums

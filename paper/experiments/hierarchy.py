@@ -23,7 +23,8 @@ from paper.hierarchical_vae import Hierarchy
 from paper.images import Images
 from paper.packed import pack, unpack
 from paper.parts import Part
-from paper.train_paper import Plan, build, train
+from paper.plan import Plan
+from paper.train_paper import build, train
 
 PAPER = {"chain-1": "86.76", "chain-2": "85.33", "ladder-5": "81.74"}      # Burda et al. (2016), Sønderby et al. (2016)
 ACROSS = 6                                              # draws in a row, and rows
