@@ -194,8 +194,7 @@ class NormedMLP(nn.Sequential):
 
     def forward(self, x):
         if self.training and x.shape[:-1].numel() == 1:
-            raise InputError("a minibatch of one image has no variance, which batch norm needs: give a batch size that "
-                             "leaves none or more images for an epoch's last minibatch")
+            raise InputError("a minibatch of one image has no variance, which batch norm needs: give two or more")
         return super().forward(x.flatten(0, -2)).reshape(*x.shape[:-1], -1)            # batch norm knows one leading axis
 
 

@@ -246,6 +246,9 @@ def main(argv=None):
     config = VAEConfig(choice.arch, data.image_shape, choice.hidden, choice.latent, choice.likelihood, choice.layers,
                        choice.fixed_logvar, condition)
     images = Images.of(data, choice.binarize, device, choice.dtype, choice.likelihood, plan.seed)
+    if choice.model == "ladder-vae" and (len(images.x_train) % plan.batch_size or plan.batch_size) == 1:
+        raise InputError(f"batch_size {plan.batch_size} leaves one of {len(images.x_train)} images to an epoch's last "
+                         "step, and the batch norm of ladder-vae needs two: give another")
     model = build(choice.model, config, images, plan.seed, **settings)
     checkpoint, metrics = out / "checkpoint.npz", out / "metrics.json"
     told = {"choice": asdict(choice), "plan": asdict(plan), "machine": machine()}

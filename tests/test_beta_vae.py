@@ -11,17 +11,20 @@ import numpy as np
 import pytest
 import torch
 from contract import MLP, Case
-from oracles import assert_close, assert_gradients
+from oracles import assert_close, assert_gradients, kl_divergence
 
 from common.config import InputError
+from common.data import load_dataset
 from paper.beta_vae import BetaVAE, KLWeight
 from paper.experiments import rate_distortion, sprites_disentangled
 from paper.images import Images
+from paper.parts import Work
 from paper.plan import Plan
 from paper.train_paper import evaluate, train
 from paper.vae_paper import VAE
 
 ROUNDING = 1e-12            # float64, sums of a few dozen numbers of order 1
+FLOAT32 = 1e-5              # relative; means of some hundred images, in another order
 # Central differences with h = 1e-5: 1e-11 times a loss of order 100, see oracles.central_difference
 DIFFERENCES = {"rtol": 1e-6, "atol": 1e-7}
 SETTINGS = {
@@ -231,6 +234,31 @@ def test_a_wrong_cost_is_noticed(wrong, name, monkeypatch):
 
 # ---- the experiments ---------------------------------------------------------------------------------------------------
 
+ONE_EPOCH = {"network": {"hidden": 5, "latent": 3}, "plan": {"epochs": 1, "lr": 1e-2}}
+SMALL_SPRITES = sprites_disentangled.PRESETS["cpu"] | ONE_EPOCH | {
+    "sprites": {"orientations": 2, "positions": 2}, "votes": [40, 20], "seeds": 1}
+
+
+def run(module, key, settings, monkeypatch):
+    """What a part reports, and the model and the images that it trained with."""
+    seen = []
+    monkeypatch.setattr(module, "train", lambda *arguments: seen.append(arguments) or train(*arguments))
+    part = module.parts(settings)[key]
+    found = part.function(Work("cpu", None, load_dataset, lambda share: None), **part.arguments)
+    return found, *seen[0][:2]
+
+
+@pytest.mark.parametrize("beta", [0.25, 4])
+def test_a_point_of_the_curve_is_rate_and_distortion_and_training_minimized_d_plus_beta_r(beta, monkeypatch):
+    settings = rate_distortion.PRESETS["quick"] | ONE_EPOCH
+    found, model, images = run(rate_distortion, f"beta-{beta}", settings, monkeypatch)
+    rate = kl_divergence(*(each.detach().numpy() for each in model.encode(images.x_test))).sum(axis=1).mean()
+    assert_close("rate", found["rate"], rate, rtol=FLOAT32, atol=0)
+    assert_close("-elbo", -found["elbo"], found["rate"] + found["distortion"], rtol=FLOAT32, atol=0)
+    loss = evaluate(model, images.x_test)["loss"]
+    assert_close("D + beta R", found["distortion"] + beta * found["rate"], loss, rtol=FLOAT32, atol=0)
+    assert 0.1 < rate < found["distortion"] - 0.1, "nothing to tell apart"
+
 
 def test_the_curve_of_rate_and_distortion_has_a_point_for_each_beta():
     module = rate_distortion
@@ -240,6 +268,29 @@ def test_the_curve_of_rate_and_distortion_has_a_point_for_each_beta():
     result = {"rate": 20.25, "distortion": 80.0, "elbo": -100.25, "nll": 97.0, "active_units": 15}
     told = module.rows({"settings": module.PRESETS["cpu"], "parts": {key: {"result": result} for key in parts}})
     assert "beta = 0.25" in told[0][0] and told[0][2].startswith("20.2 + 80.0 = 100.2") and told[-1][2] == "97.0"
+
+
+COSTS = {"beta-1": lambda kl: kl, "beta-4": lambda kl: 4 * kl, "capacity": lambda kl: 100 * abs(kl - 12.5)}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_a_model_of_sprites_is_trained_at_the_cost_of_its_name(name, monkeypatch):
+    """Half way up to a capacity of 25 nats; a beta is there from the start."""
+    found, model, images = run(sprites_disentangled, f"{name}.0", SMALL_SPRITES, monkeypatch)
+    model.progress.fill_(HALF_WAY)
+    loss, terms = model.training_loss(images.x_test, None, generator())
+    kl = float(terms["kl"])
+    assert_close("loss", loss.detach(), COSTS[name](kl) - float(terms["log_likelihood"]), rtol=FLOAT32, atol=0)
+    for told in (sum(found["kl_per_latent"]), found["log_likelihood"] - found["elbo"]):
+        assert_close("kl", told, kl, rtol=1e-4, atol=0)                  # a difference of two of 900 nats, float32
+    assert kl > 0.1, "all costs alike"
+
+
+def test_what_is_scored_are_the_means_of_the_posteriors(monkeypatch):
+    found, model, images = run(sprites_disentangled, "beta-4.0", SMALL_SPRITES, monkeypatch)
+    means, logvars = (each.detach().numpy() for each in model.encode(images.x_train[torch.arange(len(images.x_train))]))
+    scores = [sprites_disentangled.scored(each, images.x_train.sprites.sizes, (40, 20)) for each in (means, logvars)]
+    assert found["scores"] == scores[0] != scores[1]
 
 
 def test_all_kinds_are_scored_with_their_seeds_and_compared_honestly():

@@ -10,6 +10,7 @@ Letters: B images, D pixels, J latents, G points of a grid, L draws.
 import itertools
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import torch
 from oracles import assert_close, assert_gradients, kl_divergence
 from torch.distributions import Bernoulli, Normal
 
-from common.config import InputError, VAEConfig
+from common.config import InputError, VAEConfig, init_params
 from common.data import load_dataset
 from paper import train_paper
 from paper.beta_vae import KLWeight
@@ -25,6 +26,7 @@ from paper.estimators import estimator_b, log_p_by_importance_sampling, log_weig
 from paper.experiments import collapse
 from paper.images import Images
 from paper.packed import unpack
+from paper.parts import Work
 from paper.pixel_vae import PixelVAE
 from paper.plan import Plan
 from paper.reader import Reader
@@ -383,6 +385,41 @@ def test_every_cost_makes_a_model_and_only_one_thing_differs():
         assert {**arguments[key], "key": "none"} == arguments["none"]
         assert PixelVAE(TINY, **cost).kl_weight == KLWeight(**cost)
     assert len({repr(KLWeight(**cost)) for cost in collapse.COSTS.values()}) == len(collapse.COSTS)
+
+
+AFTER_A_TENTH = {"none": 1.0, "annealing": 0.2, "cyclical": 0.8, "free-bits": 0.5 + 0.8, "beta": 0.5}
+
+
+@pytest.mark.parametrize("key, want", AFTER_A_TENTH.items())
+def test_each_model_is_trained_at_the_cost_of_its_name(key, want, monkeypatch):
+    """What two latents of 0.2 and 0.8 nats cost after a tenth of training: 0.2 of one warm-up, 0.8 of the first of four."""
+    models = []
+    monkeypatch.setattr(collapse, "train", lambda model, *_: models.append(model) or [])          # measured as it begins
+    part = collapse.parts(collapse.PRESETS["quick"] | {
+        "network": {"hidden": 5, "latent": 2}, "decoder": {"channels": 2, "blocks": 0, "kernel": 3},
+        "measure": {"samples": 2, "images": 4, "reader": [3, 1]}})[key]
+    part.function(Work("cpu", None, load_dataset, lambda share: None), **part.arguments)
+    weight, kl = models[0].kl_weight, torch.tensor([[0.1, 0.9], [0.3, 0.7]], dtype=torch.float64)         # (B, J)
+    cost = weight.cost(kl, weight.ramp(torch.tensor(0.1, dtype=torch.float64)))
+    assert_close("cost", cost, want, rtol=ROUNDING, atol=0)
+
+
+@pytest.mark.parametrize("shift, share", [(0, 1.0), (1, 0.0)])
+def test_kept_is_the_share_of_draws_at_z_from_q_that_are_read_as_the_digit(shift, share):
+    """Images with one row of pixels lit, and a VAE whose z tells surely which: it draws that row, or the next."""
+    config = VAEConfig("mlp", (4, 3), hidden=4, latent=4)
+    params = {name: np.zeros_like(array) for name, array in init_params(config, np.random.default_rng(0)).items()}
+    params["encoder.hidden.weight"][:] = 10 * np.eye(4).repeat(3, axis=1)
+    params["encoder.mu.weight"][:] = 5 * np.eye(4)
+    params["encoder.logvar.bias"][:] = -20
+    params["decoder.hidden.weight"][:] = 2 * np.roll(np.eye(4), shift, axis=0)
+    params["decoder.logits.weight"][:] = 200 * np.eye(4).repeat(3, axis=0)
+    params["decoder.logits.bias"][:] = -100
+    lit, digits = torch.arange(40) % 4, torch.tensor(collapse.SHOWN)
+    x = torch.eye(4).repeat_interleave(3, dim=1)[lit]
+    reader = SimpleNamespace(digits=lambda x: digits[x.reshape(-1, 4, 3).sum(dim=2).argmax(dim=1)])
+    images = Images(x, x, y_train=digits[lit], y_test=digits[lit])
+    assert collapse.measured(VAE(config, params), images, reader, samples=2, count=30)["kept"] == share
 
 
 def test_what_is_measured_agrees_with_itself_and_is_drawn_and_told(tmp_path):

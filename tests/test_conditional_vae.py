@@ -438,9 +438,9 @@ def stripes(shift=0):
     rng = np.random.default_rng(0)
     y = torch.from_numpy(rng.integers(3, size=300))
     x = torch.eye(3).repeat_interleave(4, dim=1)[y] * (torch.from_numpy(rng.random((300, 12))) < 0.9)
-    config = VAEConfig("mlp", (3, 4), hidden=3, latent=2, condition=3)
+    config = VAEConfig("mlp", (3, 4), hidden=3, latent=3, condition=3)
     params = {name: np.zeros_like(array) for name, array in init_params(config, rng).items()}
-    params["decoder.hidden.weight"][:, 2:] = 10 * np.roll(np.eye(3), shift, axis=0)
+    params["decoder.hidden.weight"][:, 3:] = 10 * np.roll(np.eye(3), shift, axis=0)
     params["decoder.logits.weight"][:] = 200 * np.eye(3).repeat(4, axis=0)
     params["decoder.logits.bias"][:] = -100
     return ConditionalVAE(config, params), Images(x.float(), x.float(), None, y, y)
@@ -453,6 +453,19 @@ def test_obedience_is_the_share_of_draws_read_as_the_label_asked_for():
         assert reader.accuracy == 1 and torch.equal(reader.digits(images.x_test), images.y_test)
         found = conditional_digits.draws_by_label(model, images, reader, 7)
         assert found == {"obeyed": [share] * 3, "reconstructed": [share] * 3, "accuracy": 1.0}
+
+
+def test_reconstructions_are_encoded_with_the_label_of_their_images():
+    """Here the decoder is deaf to the label, and the encoder to the image: only the encoder's label reaches the picture."""
+    model, images = stripes()
+    with torch.no_grad():
+        model.encoder.hidden.weight[:, 12:] = 10 * torch.eye(3)
+        model.encoder.mu.weight.copy_(5 * torch.eye(3))
+        model.encoder.logvar.bias.fill_(-20)                             # a standard deviation of 5e-5: q is sure
+        model.decoder.hidden.weight.copy_(torch.cat([2 * torch.eye(3), torch.zeros(3, 3)], dim=1))
+    reader = SimpleNamespace(digits=lambda x: x.reshape(-1, 3, 4).sum(dim=2).argmax(dim=1), accuracy=1.0)
+    found = conditional_digits.draws_by_label(model, images, reader, 20)
+    assert found["reconstructed"] == [1.0] * 3 and max(found["obeyed"]) < 1
 
 
 def test_the_experiment_measures_both_models_and_draws(tmp_path):

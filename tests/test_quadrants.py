@@ -442,6 +442,19 @@ def test_a_run_measures_the_weights_with_the_best_validation_loss_and_keeps_them
     assert np.abs(pages - originals)[..., observed].max() == 0 and np.abs(pages - originals)[..., ~observed].mean() > 0.01
 
 
+def test_monte_carlo_has_z_from_the_prior_network():
+    """Where p(z|x_obs) is a point: log p(x_mis|z, x_obs) there, however few the draws and whatever q says."""
+    model, x = tiny(batch=8)
+    with torch.no_grad():
+        torch.nn.init.zeros_(model.prior.logvar.weight)
+        model.prior.logvar.bias.fill_(-60)                               # a standard deviation of 1e-13
+        want = -model.log_likelihood(x, model.decode(model.encode_observed(x)[0], x)).mean()
+    images = Images(x, x, y_test=torch.arange(8))
+    found = experiment.measured_cvae(model, images, 3, 100, lambda share: None)
+    assert_close("monte_carlo", found["monte_carlo"], want, rtol=ROUNDING, atol=0)
+    assert found["nll"] > want + 100, "importance sampling has z from q, which never comes to the point"
+
+
 def made_up():
     def result(kind, quadrants):
         numbers = {"nll": 100 * quadrants, "images": 10_000}

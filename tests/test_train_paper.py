@@ -193,6 +193,22 @@ def test_the_step_sizes_are_what_the_schedule_says(schedule, monkeypatch):
     assert schedule == "constant" or len({lr for lr, in seen}) >= 4, "the step size stands still"
 
 
+def test_a_model_is_told_before_each_step_which_share_of_training_is_done(monkeypatch):
+    """Its buffer `progress`, which the weight of a KL that is warmed up goes by."""
+    seen, images = [], tiny()
+    model = build("beta-vae", CONFIG, images)
+    training_loss = model.training_loss
+
+    def watched(*batch):
+        if model.training:                                              # evaluations come between the epochs
+            seen.append(float(model.progress))
+        return training_loss(*batch)
+
+    monkeypatch.setattr(model, "training_loss", watched)
+    train(model, images, PLAN)
+    assert seen == [step / (3 * STEPS) for step in range(3 * STEPS)]
+
+
 def test_adams_eps_is_the_plans(monkeypatch):
     seen, images = [], tiny()
     spy_on_steps(monkeypatch, lambda optimizer: seen.append({group["eps"] for group in optimizer.param_groups}))
@@ -669,7 +685,8 @@ BAD_OPTIONS = [
     ("--beta 2", "--beta", "beta-vae or pixel-vae", "not vae"), ("--model beta-vae --beta -1", "beta is -1.0"),
     ("--model beta-vae --capacity 5", "capacity 5.0", "gamma"), ("--model beta-vae --warmup 2", "warmup is 2.0"),
     ("--model vq-vae --codes 1", "codes is 1"), ("--model vq-vae --latent 3", "--latent 3 is of no use"),
-    ("--model ladder-vae --depth 0", "depth is 0"),
+    ("--model ladder-vae --depth 0", "depth is 0"), ("--model ladder-vae --layers 2", "--layers 2 is of no use"),
+    ("--model ladder-vae --batch-size 1", "batch_size 1 leaves one", "another"), ("--no-ema", "ema", "vq-vae, not vae"),
     ("--model pixel-vae --binarize none", "pixel-vae", "--binarize none"),
     ("--model conditional-vae --data npz --data-file IMAGES", "no labels"),
     ("--model full-vb --weight-prior", "full-vb", "--weight-prior"), ("--model full-vb --weight-decay 1", "--weight-decay"),
@@ -747,8 +764,9 @@ OPTIONS = ["--seed 1", "--batch-size 19", "--epochs 4", "--hidden 8", "--latent 
            "--model iwae --k 2", "--model autoencoder", "--patience 2", "--evaluate-every 2",
            *(f"--model beta-vae {own}" for own in ("--beta 2", "--gamma 3", "--gamma 3 --capacity 4", "--free-bits 0.5",
                                                    "--warmup 0.5", "--warmup 0.5 --cycles 2")),
-           "--model vq-vae", "--model vq-vae --codes 7", "--model hierarchical-vae", "--model hierarchical-vae --depth 3",
-           "--model ladder-vae", "--model ladder-vae --warmup 0.9", "--model pixel-vae", "--model pixel-vae --free-bits 1"]
+           "--model vq-vae", "--model vq-vae --codes 7", "--model vq-vae --no-ema", "--model hierarchical-vae",
+           "--model hierarchical-vae --depth 3", "--model ladder-vae", "--model ladder-vae --warmup 0.9",
+           "--model pixel-vae", "--model pixel-vae --free-bits 1", "--model pixel-vae --gamma 3 --capacity 4"]
 
 
 def test_every_option_changes_the_numbers(tmp_path, tiny_run):
@@ -763,8 +781,8 @@ def test_every_option_changes_the_numbers(tmp_path, tiny_run):
 
 def test_the_options_above_are_all_that_change_numbers():
     known = {"--" + item.name.replace("_", "-") for group in (Choice, Plan) for item in fields(group)}
-    assert {word for option in OPTIONS for word in option.split() if word.startswith("--")} == (
-        known - {"--data", "--data-file", "--data-dir", "--device", "--out", "--resume", "--matmul"})
+    words = {word.replace("--no-", "--") for option in OPTIONS for word in option.split() if word.startswith("--")}
+    assert words == known - {"--data", "--data-file", "--data-dir", "--device", "--out", "--resume", "--matmul"}
 
 
 def test_a_run_prints_its_rows_and_leaves_them_with_the_weights(tmp_path, tiny_run):

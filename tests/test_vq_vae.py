@@ -25,6 +25,7 @@ from common.data import load_dataset
 from paper import pixelcnn
 from paper.experiments import vector_quantized
 from paper.images import Images
+from paper.packed import unpack
 from paper.parts import Work
 from paper.pixelcnn import MaskedConv2d
 from paper.plan import Plan
@@ -499,19 +500,55 @@ def test_the_experiment_goes_on_after_a_stop_and_its_results_are_drawn(tmp_path)
     images = Images.of(load_dataset("digits"))
     assert evaluate(model, images.x_test)["elbo"] == found["terms"]["elbo"]
 
-    results = {"settings": SETTINGS, "parts": {"vq-vae": {"result": found}, "vae": {"result": run("vae", whole)}}}
+    parts = {"vq-vae": found} | {key: run(key, whole) for key in ("gradient", "vae")}
+    results = {"settings": SETTINGS, "parts": {key: {"result": result} for key, result in parts.items()}}
     vector_quantized.draw(tmp_path / "picture.png", results)
     assert (tmp_path / "picture.png").stat().st_size > 10_000
     found["terms"]["elbo"] = -64 * math.log(2) * 0.75                    # three quarters of a bit for each of 64 pixels
     found["terms"]["log_likelihood"], found["log_uniform"] = -10.0, -20.5
     told = [ours for _, _, ours in vector_quantized.rows(results)]
     assert told[0] == "-33.3 (0.750)" and told[1].startswith("-30.5 (0.68")
+    assert told[5].startswith(f"{parts['gradient']['perplexity']:.0f}; ") and told[4] != told[5]
+
+
+def test_learnt_draws_have_their_codes_from_the_prior_and_uniform_ones_have_not():
+    """A prior that knows the last code alone, and a reader that tells the share of lit pixels."""
+    def brightness(x):
+        return {"read": float(x.mean())}
+
+    brightness.accuracy = 1.0
+    whole, draws = CodePrior.of(tiny()[0], np.random.default_rng(1), channels=4, layers=1, kernel=3), 400
+    with torch.no_grad():
+        whole.vqvae.codebook.vectors *= 30                               # codes that decode to grays of their own
+        whole.pixelcnn.logits.weight.zero_()
+        whole.pixelcnn.logits.bias[-1] = 100
+    x = binary_images(10)
+    found = vector_quantized.measure_vqvae(whole, Images(x, x, y_test=torch.arange(10)), brightness, draws)
+    page = whole.vqvae.decode_codes(torch.full((49, 2, 3), CODES - 1)).detach()
+    pages = {name: unpack(found["pictures"][name], 49, 96) for name in ("learnt", "uniform")}
+    assert_close("learnt", pages["learnt"], page, rtol=0, atol=0.51 / 255)             # pictures are rounded to 1 / 255
+    assert np.abs(pages["uniform"] - page.numpy()).max() > 0.1
+    error = math.sqrt(0.25 / (draws * 96))                               # of the share of so many pixels, at most
+    assert_close("lit", found["read"]["learnt"]["read"], page.mean(), rtol=0, atol=5 * error)
+    assert abs(found["read"]["uniform"]["read"] - page.mean()) > 10 * error, "the last code is as bright as the others"
+
+
+def test_the_codebook_by_gradients_is_trained_so_and_measured(monkeypatch):
+    models = []
+    monkeypatch.setattr(vector_quantized, "train", lambda model, *rest: models.append(model) or train(model, *rest))
+    part = vector_quantized.parts(SETTINGS)["gradient"]
+    found = part.function(Work("cpu", None, load_dataset, lambda share: None), **part.arguments)
+    model, x = models[0].eval(), Images.of(load_dataset("digits")).x_test
+    assert isinstance(model.codebook.vectors, torch.nn.Parameter) and found["terms"] == evaluate(model, x)
+    share = np.bincount(model.codes(x).flatten().numpy(), minlength=32) / (4 * len(x))
+    entropy = -(share[share > 0] * np.log(share[share > 0])).sum()
+    assert found["perplexity"] == pytest.approx(math.exp(entropy), rel=1e-5)           # float32
 
 
 def test_the_presets_are_json_and_the_cpus_is_mnist_with_128_codes_of_7_by_7():
     for settings in vector_quantized.PRESETS.values():
         assert json.loads(json.dumps(settings)) == settings
-        assert set(vector_quantized.parts(settings)) == {"vq-vae", "vae"}
+        assert set(vector_quantized.parts(settings)) == {"vq-vae", "gradient", "vae"}
         for plan in settings["plans"].values():
             Plan(**plan)
     cpu = vector_quantized.PRESETS["cpu"]
