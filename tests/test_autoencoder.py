@@ -15,12 +15,14 @@ import torch
 from matplotlib.image import imread
 from torch.nn import functional as F
 
+from common import figures
 from common.config import VAEConfig
 from common.data import Dataset
 from paper.autoencoder import Autoencoder
 from paper.experiments import autoencoder_and_vae
 from paper.experiments.autoencoder_and_vae import STEPS, fitted_gaussian, jumps
 from paper.images import Images
+from paper.packed import unpack
 from paper.plan import Plan
 from paper.reader import Reader
 from paper.train_paper import build, epoch_line, evaluate, train
@@ -171,6 +173,64 @@ def test_the_fitted_gaussian_has_the_moments_of_the_codes():
     assert fitted_gaussian(codes[:, :1])[1].shape == (1, 1)
 
 
+@pytest.mark.parametrize("kind", ["autoencoder", "vae"])
+def test_what_is_read_are_draws_at_the_z_of_their_name(kind):
+    """The model "draws" z itself, and the reader tells what it was given. Codes lie in [0, 0.5], as the decoder doubles."""
+    rng, count = np.random.default_rng(0), 4000
+    train = torch.from_numpy(0.25 + rng.standard_normal((500, 2)) @ [[0.05, 0.04], [0.0, 0.01]])
+    x, labels = torch.from_numpy(rng.random((40, 2)) / 2), torch.from_numpy(np.arange(40)[::-1] // 4)
+    model = SimpleNamespace(
+        config=SimpleNamespace(latent=2), encode=lambda x: (x, None), decode_mean=lambda z: 2 * z,
+        sample=lambda z, generator: z, log_likelihood=lambda x, z: -100 * (x[:, 0] + z[:, 1]))
+    images = Images(train, x, y_train=torch.zeros(500, dtype=int), y_test=labels)
+    found = autoencoder_and_vae.measure(model, kind, images, lambda z: z.double(), count, 20)
+    read = found["read"]
+    for name in ("real", "reconstructions"):
+        assert torch.equal(read[name], x)
+    assert read["middles"].shape == (20, 2)                              # 20 pairs of 40 images: each is in one
+    torch.testing.assert_close(read["middles"].sum(dim=0), x.sum(dim=0) / 2)
+    assert torch.cdist(read["middles"], x).min() > 1e-4
+    # five standard errors: of a mean 1/sqrt(n), of a product or a square at most sqrt(2/n), in units of the deviations
+    gaussians = {"normal": (torch.zeros(2), torch.eye(2))}
+    if kind == "autoencoder":
+        gaussians["fitted"] = train.mean(dim=0), torch.cov(train.T)
+    assert set(read) == {"real", "reconstructions", "middles", *gaussians}
+    for name, (mean, covariance) in gaussians.items():
+        z, sd = read[name], covariance.diagonal().sqrt()
+        assert len(z) == count and ((z.mean(dim=0) - mean).abs() < 5 * sd / count**0.5).all(), name
+        assert ((torch.cov(z.T) - covariance).abs() < 5 * (2 / count) ** 0.5 * sd[:, None] * sd).all(), name
+    assert found["reconstruction_error"] == pytest.approx(float(100 * x.sum(dim=1).mean()))
+    assert found["code_sd"] == pytest.approx(x.std(dim=0).tolist()) and found["codes"]["labels"] == labels.tolist()
+    np.testing.assert_allclose(np.stack([found["codes"]["z1"], found["codes"]["z2"]], axis=1), x, atol=6e-4)
+    walks = unpack(found["pictures"]["walks"], 3, 11, 2)
+    for walked, (a, b) in zip(walks, ((0, 1), (4, 3), (7, 5)), strict=True):
+        ends = np.stack([x[labels == digit][0] for digit in (a, b)])     # the first of each digit
+        np.testing.assert_allclose(walked, 2 * np.linspace(*ends, 11), atol=1 / 510 + 1e-6)
+    np.testing.assert_allclose(unpack(found["pictures"]["originals"], 10, 2)[3], x[labels == 3][0], atol=1 / 510 + 1e-6)
+
+
+def test_a_reader_is_judged_by_test_images_and_says_what_it_is_sure_of():
+    """Test images carry their labels moved by one: whoever learnt the training images is wrong of all."""
+    data = digit_images()
+    x, moved = torch.from_numpy(data.x_train), torch.from_numpy((data.y_test + 1) % 10)
+    reader = Reader(Images(x, x[:100].round(), y_train=torch.from_numpy(data.y_train), y_test=moved), hidden=30, epochs=60)
+    assert reader.accuracy < 0.05
+    some = x[:100].round()[(moved == 1) | (torch.arange(100) < 30)]      # ten kinds, one of them more often
+    p = reader.classifier.predict_proba(some.numpy())
+    share = np.bincount(p.argmax(axis=1)) / len(some)
+    kinds = math.exp(-sum(each * math.log(each) for each in share if each))
+    assert reader(some) == {"read": float((p.max(axis=1) >= 0.9).mean()), "kinds": pytest.approx(kinds)} and kinds < 9.9
+    assert abs(float(p.max(axis=1).mean()) - reader(some)["read"]) > 0.01
+
+
+def test_a_reader_learns_from_fresh_draws():
+    """Images of even gray tell nothing of their labels. Many draws show it; one would be learnt by heart, to 0.35."""
+    gray, y = torch.full((100, 64), 0.5), torch.arange(100) % 10
+    reader = Reader(Images(gray, gray.round(), y_train=y, y_test=y, dynamic=True), hidden=100, epochs=100)
+    noise = (torch.rand(200, 64, generator=seeded()) < 0.5).numpy()
+    assert reader.classifier.predict_proba(noise).max(axis=1).mean() < 0.22
+
+
 def test_the_reader_counts_what_it_is_sure_of_and_how_many_kinds():
     images = Images.of(digit_images())
     reader = Reader(images, hidden=30, epochs=100)
@@ -227,8 +287,35 @@ def test_the_comparison_is_drawn_and_told(results, tmp_path):
     assert min(imread(tmp_path / "both.png").shape[:2]) > 500
     rows = autoencoder_and_vae.rows(results)
     assert len(rows) == 12 and all(paper == "" for _, paper, _ in rows)
+    for i, latent in enumerate((2, 20)):
+        ae, vae = (results["parts"][f"{kind}-{latent}"]["result"] for kind in ("autoencoder", "vae"))
+        read = [{name: each["read"][name] for name in ("reconstructions", "middles", "normal")} for each in (ae, vae)]
+        shares = [" / ".join(f"{each[name]['read']:.0%}" for each in read) for name in read[0]]
+        kinds = " / ".join(f"{each['normal']['kinds']:.1f}" for each in read)
+        fitted = ae["read"]["fitted"]
+        assert [ours for _, _, ours in rows[6 * i + 1:6 * i + 6]] == [
+            f"{ae['jump']:.1%} / {vae['jump']:.1%}", *shares[:2], f"{shares[2]}; {fitted['read']:.0%}",
+            f"{kinds}; {fitted['kinds']:.1f}"]
     start = f"{results['parts']['autoencoder-20']['result']['reconstruction_error']:.1f} /"
     assert any("20 latents" in what and "no likelihood" in what and ours.startswith(start) for what, _, ours in rows)
+
+
+def test_each_picture_is_of_the_model_in_its_title(results, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    autoencoder_and_vae.draw("unused", results)
+    pages = {axes.get_title(loc="left"): np.asarray(axes.images[0].get_array()) for axes in drawn[0].axes if axes.images}
+    names, zoom = autoencoder_and_vae.NAMES, autoencoder_and_vae.PANEL // (7 * 8)
+    for key, part in results["parts"].items():
+        kind, latent = key.split("-")
+        kept = part["result"]["pictures"]
+        for source, text in kept["draws"].items():
+            page, = (page for title, page in pages.items() if title.startswith(f"{names[kind]}, {latent} latents:\n")
+                     and ("fitted" in title) == (source == "fitted"))
+            np.testing.assert_array_equal(page, figures.tile(unpack(text, 49, 64), (8, 8), 7, zoom))
+        if latent == "2":
+            page, = (page for title, page in pages.items() if title.startswith(f"{names[kind]}, 2 latents: straight walks"))
+            np.testing.assert_array_equal(page, figures.tile(unpack(kept["walks"], 33, 64), (8, 8), 11, zoom))
 
 
 def test_the_file_stays_small(results):

@@ -28,6 +28,7 @@ from common.config import (
     set_output_bias,
 )
 from common.schedules import kl_weight
+from paper.family import FamilyModel
 
 CONFIGS = {
     "mlp bernoulli": VAEConfig("mlp", (6, 5), 4, 3),
@@ -186,6 +187,27 @@ def test_weights_that_do_not_fit_their_configuration_are_refused_by_name(tmp_pat
     changes, *words = BAD_ENTRIES[case]
     write(tmp_path / "params.npz", changes)
     refused(load_params, tmp_path / "params.npz", *words)
+
+
+class Tiny(FamilyModel):
+    def __init__(self, config, width=3):
+        super().__init__(config, width=width)
+        self.layer = nn.Linear(2, width)
+
+
+def test_a_model_of_level_3_comes_back_with_its_settings_and_is_refused_where_its_weights_are_no_numbers(tmp_path):
+    config, path = VAEConfig(image_shape=(1, 2)), tmp_path / "params.npz"
+    model = Tiny(config, width=5)
+    model.save(path)
+    again = Tiny.load(path)
+    assert again.settings == {"width": 5} and again.config == config
+    assert torch.equal(again.layer.weight, model.layer.weight) and torch.equal(again.layer.bias, model.layer.bias)
+    for value in (math.nan, math.inf):
+        with torch.no_grad():
+            model.layer.bias[1] = value
+        model.save(path)
+        with pytest.raises(InputError, match="params.npz: layer.bias holds NaN or infinity"):
+            Tiny.load(path)
 
 
 @pytest.mark.parametrize("load", [load_params, load_checkpoint])

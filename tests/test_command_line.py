@@ -8,20 +8,27 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sample_numpy
 import torch
 import train_numpy
 from oracles import Bomb, error_line
 
+import common.run
 from common.checkpoints import load_checkpoint, load_params, save_checkpoint, save_params
-from common.cli import run_command
+from common.cli import Options, run_command
 from common.config import VAEConfig, init_params
+from common.data import DATASETS, Dataset
 from common.run import Run
+from paper import train_paper
+from paper.plan import Plan
 from pytorch_lowlevel import train_lowlevel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,6 +151,62 @@ def assert_complete_help(text):
     assert set(OPTIONS) <= listed, f"--help does not list {sorted(set(OPTIONS) - listed)}"
     for words in ("nats", "default: 0.01 for digits", "default: adam", "{dynamic,static,threshold,none}", "$VAE_DATA"):
         assert words in " ".join(text.split()), f"--help does not say {words!r}"
+
+
+def test_the_help_of_sample_numpy_names_the_defaults_that_it_has(monkeypatch):
+    told, original = {}, argparse._ActionsContainer.add_argument            # of a parser and of its groups
+
+    def spy(self, *names, **settings):
+        told[names[-1]] = settings
+        return original(self, *names, **settings)
+
+    monkeypatch.setattr(argparse._ActionsContainer, "add_argument", spy)
+    sample_numpy.parse(["--weights", "params.npz"])
+    defaults = {name: settings["default"] for name, settings in told.items() if "default" in settings}
+    del defaults["--help"]                                                  # argparse's own
+    assert set(defaults) == {"--samples", "--data", "--seed"}
+    for name, default in defaults.items():
+        assert told[name]["help"].endswith(f"(default: {default})"), name
+
+
+def numbers_in(text) -> list[float]:
+    return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", text)]
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_epochs_and_step_size_are_by_default_what_the_help_of_every_level_says(tmp_path, monkeypatch, name):
+    """The numbers that depend on the data set stand in the help in words, where nothing keeps them up to date."""
+    x = np.random.default_rng(0).random((3, 6), dtype=np.float32)
+    monkeypatch.setattr(common.run, "load_dataset", lambda *given: Dataset(name, (2, 3), x, None, x))
+    chosen = Run("numpy", Options.parse("numpy", "", ["--data", name, "--out", str(tmp_path)])).options
+    helps = {item.name: item.metadata["help"] for item in fields(Options) if item.metadata}
+    for option, small in (("epochs", ("digits", "frey")), ("lr", ("digits",))):
+        words = helps[option].partition("default: ")[2]
+        one, other = numbers_in(words)
+        assert [part for part in DATASETS if part in words] == list(small)
+        assert getattr(chosen, option) == (one if name in small else other), option
+    plans = {item.name: item for item in fields(Plan)}
+    own = train_paper.own_defaults({"data": name})
+    for option, small in (("epochs", ("digits", "frey")), ("lr", ("digits",))):
+        words = plans[option].metadata["help"].rpartition("; ")[2]                      # "digits and frey: 200"
+        assert [part for part in DATASETS if part in words] == list(small)
+        assert own.get(option) == (numbers_in(words)[0] if name in small else None), option
+        assert own.get(option, plans[option].default) == getattr(chosen, option), f"{option} differs between the levels"
+
+
+def test_the_seed_of_level_3_is_that_of_its_first_weights_too(tmp_path, monkeypatch, images):
+    """Two seeds that differ in shuffling and noise alone would be half as different as they say."""
+    seen = []
+    monkeypatch.setattr(train_paper, "train", lambda model, *rest: seen.append(
+        {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}) or [])
+    monkeypatch.setattr(train_paper, "draw_pictures", lambda *given: None)
+    for seed in (0, 0, 1):
+        argv = ["--data", "npz", "--data-file", str(images), "--hidden", "4", "--seed", str(seed), "--out", str(tmp_path)]
+        assert run_command(lambda argv=argv: train_paper.main(argv)) == 0
+    for name, array in seen[0].items():
+        np.testing.assert_array_equal(array, seen[1][name])
+        # biases begin at zero, or at the average image
+        assert np.array_equal(array, seen[2][name]) == name.endswith("bias"), name
 
 
 @each_level

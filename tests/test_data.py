@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sample_numpy
 
 import common.data
-from common.config import InputError
+from common.config import InputError, VAEConfig
 from common.data import BINARIZE, BINARY_MNIST_FILES, DATASETS, MNIST_FILES, binarize, eval_images, load_dataset, pixels
 
 REAL = os.environ.get("VAE_DATA") and os.path.abspath(os.environ["VAE_DATA"])     # some tests change the folder
@@ -620,3 +621,20 @@ def test_evaluation_sees_the_same_test_images_always(how):
     assert np.array_equal(first, eval_images(data, how, np.float64))
     if how in ("dynamic", "static"):
         assert np.array_equal(first, eval_images(data, "static")) and set(np.unique(first)) == {0, 1}
+    for sure in (0, 1):                                     # it sees the test images, and no others: these are no draws
+        assert np.all(first[data.x_test == sure] == sure) and np.any(data.x_test == sure)
+
+
+def test_the_images_that_sample_numpy_shows_are_test_images_that_the_seed_chooses(tmp_path):
+    """All of them in an order of the seed's, or with --label those of that label."""
+    x, y = np.arange(24.0).reshape(12, 2) / 24, np.arange(12) % 3
+    np.savez(tmp_path / "data.npz", x_train=np.ones((4, 1, 2)), x_test=x[:, None], y_train=np.arange(4), y_test=y)
+    config = VAEConfig(image_shape=(1, 2), likelihood="gaussian")           # gray pixels stay gray: each image is known
+    command = ["--weights", "params.npz", "--data", "npz", "--data-file", str(tmp_path / "data.npz")]
+
+    def shown(*more):
+        images = sample_numpy.shuffled_images(config, sample_numpy.parse([*command, *more]))
+        return [int(number) for number in np.rint(images[:, 0] * 12)]       # which image each row is
+
+    assert sorted(shown()) == list(range(12)) and sorted(shown("--label", "1")) == [1, 4, 7, 10]
+    assert shown("--seed", "0") == shown() != shown("--seed", "1")

@@ -146,6 +146,11 @@ def test_the_majority_is_that_of_the_votes_to_train_on(monkeypatch):
     assert score("factor-vae", grid(), votes=(5, 4)) == 2 / 4
 
 
+def test_the_linear_classifier_is_scored_on_votes_that_it_was_not_trained_on():
+    """Noise in 40 latents, 30 votes to train on: what is learned by heart is worth nothing on others."""
+    assert score("beta-vae", noise(40), votes=(30, VOTES[1])) < 1 / K + CHANCE
+
+
 def test_a_vote_shares_one_factor_and_no_other():
     """In the codes that a vote sees; the other factors are drawn evenly and independently."""
     rng, seen = np.random.default_rng(0), []

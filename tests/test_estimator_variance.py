@@ -16,12 +16,15 @@ from oracles import assert_close
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
-from common.config import InputError
-from common.data import load_dataset
+from common import figures
+from common.config import InputError, VAEConfig
+from common.data import EVAL_SEED, load_dataset
 from paper.estimators import estimator_a, estimator_b
 from paper.experiments import estimator_variance as experiment
 from paper.experiments.estimator_variance import Spread, measure
+from paper.images import Images
 from paper.parts import Work
+from paper.train_paper import build
 from paper.vae_paper import kl_divergence
 
 B, D, J = 3, 5, 2
@@ -246,6 +249,51 @@ def test_the_claims_of_the_figure_hold_on_digits(whole):
     assert all(row["encoder"]["A"][0] > row["encoder"]["B"][0] for row in whole["rows"])
     assert end["encoder"]["A by path"][0] < 0.7 * end["encoder"]["B"][0]
     assert end["bound"] > begin["bound"] + 1
+
+
+def test_a_row_is_measured_on_the_first_test_images_after_so_many_steps_of_adam(whole):
+    """Three steps by hand: minibatches of 100 from the generator of seed 0, estimator B, the step size of the settings."""
+    images = Images.of(load_dataset("digits"))
+    model = build("vae", VAEConfig(image_shape=(8, 8), hidden=20, latent=2), images)
+    generator = torch.Generator().manual_seed(0)
+    optimizer, x = torch.optim.Adam(model.parameters(), 1e-2), images.x_test[:20]
+    assert whole["rows"][0] == {"step": 0} | measure(model, x, 10, [1, 2, 5], 50, EVAL_SEED)
+    for _ in range(3):
+        batch = images.x_train[torch.randint(len(images.x_train), (100,), generator=generator)]
+        batch = (torch.rand(batch.shape, generator=generator) < batch).float()
+        loss = -estimator_b(model, batch, torch.randn(100, 2, generator=generator)[None]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found = measure(model, x, 10, [1, 2, 5], 50, EVAL_SEED + 3)
+    for kind in ("value", "encoder", "decoder"):                         # float32, and steps that divide by small numbers
+        assert_close(kind, whole["rows"][1][kind]["B"], found[kind]["B"], rtol=1e-3, atol=0)
+    assert_close("bound", whole["rows"][1]["bound"], found["bound"], rtol=1e-5, atol=0)
+
+
+def test_the_table_pools_its_standard_errors_and_the_figure_shows_what_its_legend_says(monkeypatch):
+    def row(step, mean):
+        return {"step": step, "value": {"A": [8.0, 4.0], "B": [2.0, 1.0], "A by path": [8.0, 4.0]}, "gap": 1.25,
+                "encoder": {"A": [6.0, 3.0], "B": [4.0, 2.0], "A by path": [1.0, 0.5]},
+                "decoder": {name: [7.0, 3.5] for name in ("A", "B", "A by path")},
+                "difference": {"mean": mean, "standard_error": 0.3 if step else 0.4}}
+
+    results = {"settings": {"measure": {"averaged": [1, 2]}},
+               "parts": {"latent-2": {"result": {"rows": [row(0, 0.5), row(10, -0.1)]}}}}
+    told = [ours for _, _, ours in experiment.rows(results)]
+    assert told == ["8.00 / 2.00", "1.50 / 1, 0.25"] * 2 + ["0.2000 ± 0.2500"]           # sqrt(0.3^2 + 0.4^2) / 2
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    experiment.draw("unused", results)
+    value, gradient, means, by_draws, gradient_by_draws = drawn[0].axes
+    shown = [[(line.get_color(), list(line.get_ydata())) for line in axes.lines if len(line.get_ydata())]
+             for axes in (value, gradient, means)]
+    blue, orange, green = (experiment.COLORS[name] for name in ("A", "B", "A by path"))
+    assert shown[0] == [(blue, [8, 8]), (orange, [2, 2]), ("black", [2.5, 2.5])]          # twice the gap
+    assert shown[1] == [(blue, [6, 6]), (orange, [4, 4]), (green, [1, 1]), (figures.GRAY, [7, 7])]
+    assert shown[2][0][1] == pytest.approx([0.5 / 0.4, -0.1 / 0.3])
+    for axes, expected in ((by_draws, [[8, 4], [2, 1]]), (gradient_by_draws, [[6, 3], [4, 2], [1, 0.5]])):
+        assert [list(line.get_ydata()) for line in axes.lines] == [each for each in expected for _ in range(2)]
 
 
 def test_a_stopped_part_goes_on_as_if_it_had_not_been_stopped(whole, tmp_path):

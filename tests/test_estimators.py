@@ -509,6 +509,22 @@ def test_the_iwae_minimizes_minus_l_k_and_tells_the_elbo_of_the_same_draws(k):
     assert (float(loss) == pytest.approx(-float(terms["elbo"]), abs=ROUNDING)) == (k == 1)
 
 
+def test_the_iwae_with_path_only_has_the_path_gradient():
+    """The same loss, and the gradient of estimators.log_weights(..., path_only=True)."""
+    eps, found = torch.randn(1, 5, 3, generator=generator(3), dtype=torch.float64), {}
+    for path_only in (False, True):
+        model, x = vae(Case(MLP), build=IWAE, k=1, path_only=path_only)
+        loss, _ = model.training_loss(x, None, generator(3))
+        want = -estimators.log_weights(model, x, eps, path_only=path_only).mean()
+        assert_close("loss", loss.detach(), want.detach(), rtol=0, atol=ROUNDING)
+        names = [name for name, _ in model.named_parameters()]
+        got, want = (torch.autograd.grad(value, list(model.parameters())) for value in (loss, want))
+        for name, one, other in zip(names, got, want, strict=True):
+            assert_close(f"gradient of {name}, path_only {path_only}", one, other, rtol=0, atol=ROUNDING)
+        found[path_only] = dict(zip(names, got, strict=True))
+    assert not torch.allclose(found[True]["encoder.mu.weight"], found[False]["encoder.mu.weight"])
+
+
 def test_the_iwae_refuses_a_k_below_1_and_a_path_gradient_above_1():
     for k in (0, -3):
         with pytest.raises(InputError, match=f"k is {k}.*at least 1"):

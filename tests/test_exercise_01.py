@@ -125,6 +125,10 @@ MISTAKES = [
     ("distance_to_data", lambda images, x_train: np.sqrt(squares(images, x_train).min(axis=1)), "Euclidean"),
     ("distance_to_data", lambda images, x_train: squares(images, x_train).argmin(axis=1), "argmin"),
     ("distance_to_data", lambda images, x_train: squares(images, x_train).min(axis=0), "the other way round"),
+    # an image's nearest neighbor other than itself
+    ("distance_to_data", lambda images, x_train: np.sort(np.where(squares(images, x_train) == 0, np.inf,
+                                                                  squares(images, x_train)), axis=1)[:, 0],
+     "an image to a set that holds it"),
 ]
 
 

@@ -131,6 +131,8 @@ MISTAKES = {
         (lambda x, z, w, b, v: normal(x, z @ w.T + b, v) + normal(z, 0, v), "noise of the pixels"),
         (lambda x, z, w, b, v: log_joint(x, z, w, b, 0), "the logvar that is given"),
         (lambda x, z, w, b, v: log_joint(x, z, w, b, v) + standard(z), "prior twice"),
+        # an image with its own draws: where all share the draws, z (S, 1, J), the prior is counted once for them together
+        (lambda x, z, w, b, v: normal(x, z @ w.T + b, v) + standard(z) / (len(x) // z.shape[1]), "share the draws"),
     ],
     "log_mean_exp": [
         (lambda a: a.mean(axis=0), "mean of the logs"),

@@ -1,5 +1,7 @@
 """The exercises: what is committed is what the sources give, solutions pass, blanks say so, the board tells it."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,8 +13,20 @@ import pytest
 
 from common.cli import run_command
 from common.config import InputError, parameter_shapes
+from common.data import load_dataset
 from exercises import build, check, lab, train_weights
-from exercises.checks.verdict import NOT_ATTEMPTED, SOLVED, TASKS, WRONG, Wrong, call, compare
+from exercises.checks.verdict import (
+    NOT_ATTEMPTED,
+    RECORD,
+    SOLVED,
+    TASKS,
+    WRONG,
+    Verdict,
+    Wrong,
+    call,
+    compare,
+)
+from exercises.checks.verdict import number as one_number
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = build.sources()
@@ -147,6 +161,24 @@ def test_a_wrong_array_is_told_what_is_wrong(got, words):
         compare("the answer", got, [1.0, 2.0, 3.0], {"It is backwards.": np.array([3.0, 2.0, 1.0])})
 
 
+def test_an_answer_is_right_to_the_rounding_of_float64_and_in_its_own_shape():
+    """Sums in another order differ by 1e-15 a term; a probability that was clamped at 1e-6 is no rounding."""
+    right = np.array([1.0, 2.0, 3.0])
+    compare("the answer", right * (1 + 1e-12), right)
+    for got, words in ((right + [0, 0, 1e-6], r"off by up to 1e-06.*\[2\]"), (right[:, None], r"shape \(3,\)"),
+                       (right[None], r"shape \(3,\)")):
+        with pytest.raises(Wrong, match=words):
+            compare("the answer", got, right)
+
+
+@pytest.mark.parametrize("got", [-0.01, 1.01, float("nan"), [0.5], True, "half"], ids=str)
+def test_a_number_lies_within_both_of_its_limits_and_is_one(got):
+    for limit in (0, 1.0, np.float32(0.5)):
+        one_number("the share", limit, low=0, high=1)
+    with pytest.raises(Wrong, match="The share should"):
+        one_number("the share", got, low=0, high=1)
+
+
 def test_an_answer_that_stops_is_told_where():
     verdict = TASKS["posterior"].judge(lambda *arguments: [][1])
     assert verdict.state == WRONG and "IndexError" in verdict.message and "line" in verdict.message
@@ -156,6 +188,70 @@ def test_an_answer_that_stops_is_told_where():
 def test_a_task_that_is_none_is_named():
     with pytest.raises(AttributeError, match="there is no task nothing: choose from .*posterior"):
         check.nothing  # noqa: B018
+
+
+def test_the_images_of_the_exercises_are_the_test_and_the_training_images_black_and_white():
+    data = load_dataset("digits")
+    for (x, y), images, labels in ((lab.test_images("digits"), data.x_test, data.y_test),
+                                   (lab.train_images("digits"), data.x_train, data.y_train)):
+        np.testing.assert_array_equal(x, images > 0.5)              # of whole sixteenths: no rounding
+        np.testing.assert_array_equal(y, labels)
+
+
+# ---- the board ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("states", "solutions", "code"), [
+    ((SOLVED, SOLVED), False, 0), ((SOLVED, NOT_ATTEMPTED), False, 0), ((WRONG, SOLVED), False, 1),
+    ((SOLVED, SOLVED), True, 0), ((SOLVED, NOT_ATTEMPTED), True, 1), ((SOLVED, WRONG), True, 1),
+])
+def test_the_board_ends_with_1_where_an_answer_is_wrong_or_a_solution_is_missing(states, solutions, code, monkeypatch,
+                                                                                 capsys):
+    folders = []
+    monkeypatch.setattr(check, "verdicts", lambda path: folders.append(path.parent) or [
+        Verdict(f"01.{i}", f"task{i}", state) for i, state in enumerate(states)])
+    try:
+        assert run_command(lambda: check.main(["01", *["--solutions"] * solutions])) == code
+    except SystemExit as ended:
+        assert (ended.code or 0) == code
+    assert folders == [build.HERE / "solutions" if solutions else build.HERE]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in (SOLVED, WRONG, NOT_ATTEMPTED))
+    assert capsys.readouterr().out.splitlines()[-1] == counts
+
+
+def notebook_of(*cells):
+    """Cells of code: each its source, and an error that it stopped with, if any."""
+    new = nbformat.v4
+
+    def outputs(names):
+        return [new.new_output("error", ename=name, evalue="mine", traceback=[]) for name in names]
+
+    return new.new_notebook(cells=[new.new_code_cell(source, outputs=outputs(names)) for source, *names in cells])
+
+
+def test_of_a_task_that_was_judged_twice_the_last_verdict_counts(monkeypatch):
+    def executed(book, *arguments, **settings):
+        with open(os.environ[RECORD], "a", encoding="utf-8") as file:
+            for state in (WRONG, NOT_ATTEMPTED, SOLVED):
+                file.write(json.dumps({"number": "01.1", "name": "posterior", "state": state, "message": ""}) + "\n")
+
+    monkeypatch.setattr(check, "execute", executed)
+    first, second, *_ = check.verdicts(build.HERE / "01_latent_space.ipynb")
+    assert (first.name, first.state) == ("posterior", SOLVED)
+    assert (second.name, second.state) == ("latent_plane", NOT_ATTEMPTED)
+    assert RECORD not in os.environ
+
+
+def test_a_task_without_a_verdict_is_told_the_error_nearest_before_its_check():
+    asks = "check.posterior(posterior)"
+    for cells, expected in (
+        ([["x = 1", "KeyError"], ["y = 2", "ValueError"], [asks, "NameError"], ["z = 3", "TypeError"]],
+         (WRONG, "ValueError: mine")),
+        ([["x = 1"], [asks, "NotImplementedError"], ["z = 3", "TypeError"]], (NOT_ATTEMPTED, "")),
+        ([[asks, "KeyboardInterrupt"]], (WRONG, "A cell took longer than 60 seconds and was stopped.")),
+        ([["x = 1", "KeyError"]], (NOT_ATTEMPTED, "The line check.posterior(...) is gone.")),
+    ):
+        assert check.unreached(notebook_of(*cells), "posterior") == expected
 
 
 def test_weights_that_are_none_are_named():
@@ -169,6 +265,9 @@ def test_the_weights_of_the_exercises_load_as_float32(name):
     params, config = lab.weights(data, model)
     assert all(array.dtype == np.float32 for array in params.values()) and set(params) == set(parameter_shapes(config))
     assert config.hidden == 200
+    with np.load(lab.WEIGHTS / f"{name}.npz") as kept:                  # they are this model's, and no other's
+        for weight, array in params.items():
+            np.testing.assert_array_equal(array, kept[weight].astype(np.float32))
 
 
 def test_the_weights_of_the_exercises_are_small():

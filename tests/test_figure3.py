@@ -10,14 +10,19 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from oracles import assert_close
 
+from common import figures
 from common.config import InputError, VAEConfig
-from common.data import load_dataset
+from common.data import EVAL_SEED, load_dataset
+from paper.estimators import log_p_by_quadrature
 from paper.experiments import figure3
 from paper.experiments.figure3 import ByGradient, ByMonteCarloEM, estimates, points
 from paper.images import Images
+from paper.marginal_likelihood import log_joint_of, log_p_both_ways
 from paper.paper_settings import begin
 from paper.parts import Work
+from paper.vae_paper import VAE
 
 CONFIG = VAEConfig("mlp", (8, 8), hidden=8, latent=2)
 TINY = {"data": "digits", "hidden": 8, "latent": 2, "count": 60, "pick_samples": 900, "matmul": "highest", "measured": 10,
@@ -86,6 +91,36 @@ def test_all_estimates_agree_where_quadrature_tells(images):
     assert abs(found["train"]["quadrature"] - found["test"]["quadrature"]) > 0.1, "the two sets are mixed up, or one"
 
 
+def test_each_name_has_its_own_estimate(images):
+    """Appendix D first, then importance sampling, with as many samples as were asked for."""
+    model, x = begin("vae", CONFIG, images), images.x_test[:6]
+    found = estimates(model, {"test": x}, 40, 6)["test"]
+    both = log_p_both_ways(log_joint_of(model), x, CONFIG.latent, torch.Generator().manual_seed(EVAL_SEED), samples=40)
+    for name, values in zip(("appendix_d", "importance_sampling"), both, strict=True):
+        assert_close(name, found[name], values.mean(), rtol=1e-6, atol=0)             # float32
+
+
+@pytest.mark.parametrize("kind", ["wake-sleep", "mcem"])
+def test_a_point_is_of_the_algorithm_the_step_size_and_the_images_it_says(kind, images, tmp_path, monkeypatch):
+    """Trained again by hand, from the weights that are kept: log p(x) by quadrature of ten images of each set."""
+    for pick in ("pick_step_size", "pick_for_em"):
+        monkeypatch.setattr(figure3, pick, lambda *_, **__: {"lr": 0.1})
+    work = Work("cpu", tmp_path / "checkpoint.npz", load_dataset, lambda share: None, tmp_path / "notes.json",
+                tmp_path / "params.npz")
+    point, = figure3.train_and_measure(work, **TINY | {"kind": kind, "points": [960]})["points"]
+    trainer = (ByMonteCarloEM(CONFIG, images, 0.1, None) if kind == "mcem" else
+               ByGradient(kind, CONFIG, images, 0.1, "highest", None))
+    assert trainer.advance(960)[0] == point["samples"]
+    kept = VAE.load(tmp_path / "params.npz")
+    assert all(torch.equal(tensor, trainer.model.state_dict()[name]) for name, tensor in kept.state_dict().items())
+    sets = {"train": figure3.fixed(images, 10), "test": images.x_test[:10]}
+    assert set(sets["train"].unique().tolist()) == {0, 1}
+    # a pixel differs from its gray by 0.5 at most: 640 of them by more than 0.1 on average once in 10^11 seeds
+    assert abs(float((sets["train"] - images.x_train[:10]).mean())) < 0.1
+    for name, x in sets.items():
+        assert_close(name, point[name]["quadrature"], log_p_by_quadrature(kept, x, 301, 6.0).mean(), rtol=1e-6, atol=0)
+
+
 class Stop(Exception):
     pass
 
@@ -150,7 +185,33 @@ def test_the_table_and_the_picture_say_what_the_curves_say(tmp_path):
     ours = dict(enumerate(told.values()))
     assert ours[0] == "-101.0 / -111.0 / -121.0" and ours[3] == "-127.0 / -133.0" and ours[4] == "0.25"
     assert ours[5] == "-137.00 / -137.12 / -130.50 / -130.00"
+    assert [what.split()[2] for what in told][:4] == ["1,000", "1,000", "50,000", "50,000"]
     minutes, = (value for what, value in told.items() if "million training samples" in what)
     assert minutes == "1.67"                                             # 1e6 / 1e4 seconds
     figure3.draw(tmp_path / "figure.png", made_up())
     assert (tmp_path / "figure.png").stat().st_size > 10_000 and math.isfinite(float(ours[4]))
+
+
+def test_lines_are_appendix_d_crosses_importance_sampling_train_solid_and_test_dashed(monkeypatch):
+    drawn, results = [], made_up()
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    figure3.draw("unused", results)
+    for axes, size in zip(drawn[0].axes, ("small", "large"), strict=True):
+        assert axes.get_title(loc="left") == f"$N_{{train}}$ = {results['settings'][size]:,}"
+        lines = [line for line in axes.lines if len(line.get_xdata())]
+        kinds = [kind for kind in figure3.NAMES if f"{kind}-{size}" in results["parts"]]
+        for kind, line, cross in zip(np.repeat(kinds, 2), lines[::2], lines[1::2], strict=True):
+            curve = results["parts"][f"{kind}-{size}"]["result"]["points"]
+            name, = (name for name in ("train", "test") if line.get_label() == f"{figure3.NAMES[kind]}, {name}")
+            assert line.get_linestyle() == {"train": "-", "test": "--"}[name] and cross.get_marker() == "x"
+            for shown, how in ((line, "appendix_d"), (cross, "importance_sampling")):
+                assert shown.get_color() == figure3.COLORS[kind]
+                assert shown.get_xdata().tolist() == [1, 10]             # millions
+                assert shown.get_ydata().tolist() == [point[name][how] for point in curve], line.get_label()
+
+
+def test_the_check_is_the_large_curve_with_two_latents_at_its_end():
+    for settings in figure3.PRESETS.values():
+        parts = figure3.parts(settings)
+        large = parts["vae-large"].arguments
+        assert parts["check"].arguments == large | {"latent": 2, "points": large["points"][-1:]}

@@ -9,11 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sample_numpy
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from networks_numpy import decode, encode
 from scipy.special import ndtr
 
 from common import figures
+from common.checkpoints import save_params
+from common.config import VAEConfig, init_params
 from common.figures import DPI, GAP, GRAYMAP, PANEL, PAPER, latent_grid, tile
 
 SHAPES = [(28, 28), (28, 20), (8, 8), (1, 2)]
@@ -254,6 +259,119 @@ def test_a_filmstrip_titles_its_panels_with_the_epochs_and_wraps_beyond_six(draw
         panels = figures.filmstrip(None, np.zeros((count, 4, 4)), range(count), (2, 2)).axes
         assert [axes.get_title(loc="left") for axes in panels] == [f"epoch {i}" for i in range(count)]
         assert len({round(axes.get_position().y0, 6) for axes in panels}) == rows
+
+
+# which is which
+
+def test_each_panel_of_gradient_differences_has_its_own_tolerance(drawn):
+    panels = figures.gradient_differences(None, ["w"], [1e-7], [1e-7], 1e-9, 1e-6, "mlp").axes
+    for axes, tolerance, color in zip(panels, (1e-9, 1e-6), (figures.RED, figures.GREEN), strict=True):
+        assert [line.get_xdata()[0] for line in axes.lines] == [tolerance]
+        bar, = axes.patches
+        assert to_hex(bar.get_facecolor()).upper() == color, f"1e-7 at the tolerance {tolerance}"
+        assert (axes.texts[0].get_weight() == "bold") == (color == figures.RED)
+
+
+def test_the_lines_of_the_curve_are_what_their_names_say(drawn):
+    rows = [{"epoch": epoch, "train_elbo": -110.0 - epoch, "test_elbo": -120.0 - epoch,
+             "test_log_likelihood": -90.0 - epoch, "test_kl": 20.0 + epoch} for epoch in (1, 2, 3)]
+    panels = figures.curve(None, rows).axes
+    lines = [({line.get_label(): line for line in axes.lines}, axes.get_ylabel()) for axes in panels]
+    expected = {"ELBO\n(nats per image)": {"train": "train_elbo", "test": "test_elbo"},
+                "log p(x|z), test\n(nats per image)": {"test": "test_log_likelihood"},
+                "KL, test\n(nats per image)": {"test": "test_kl"}}
+    assert [name for _, name in lines] == list(expected)
+    for found, name in lines:
+        assert set(found) == set(expected[name])
+        for label, key in expected[name].items():
+            assert found[label].get_xdata().tolist() == [1, 2, 3]
+            assert found[label].get_ydata().tolist() == [row[key] for row in rows], f"{label} of {name}"
+            assert found[label].get_color() == {"train": figures.BLUE, "test": figures.ORANGE}[label]
+
+
+def cells_of(axes, rows, columns):
+    """The gray in the middle of each image of a page, row by row: (rows, columns)."""
+    page = np.asarray(axes.images[0].get_array())
+    down, right = (page.shape[0] + GAP) // rows, (page.shape[1] + GAP) // columns
+    return page[(down - GAP) // 2::down, (right - GAP) // 2::right]
+
+
+def flat(grays, pixels=4):
+    """Images (..., D), each of one gray, and white is 1."""
+    return np.repeat(np.asarray(grays, float)[..., None], pixels, axis=-1)
+
+
+def test_the_rows_of_images_are_what_their_names_say(drawn):
+    first, second, third = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]
+    axes, = figures.reconstructions(None, flat(first), flat(second), (2, 2)).axes
+    np.testing.assert_array_equal(cells_of(axes, 2, 3), [first, second])
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["original", "reconstruction"]
+    assert 0 < axes.get_yticks()[0] < axes.images[0].get_array().shape[0] / 2 < axes.get_yticks()[1]
+    assert axes.yaxis_inverted(), "the first row of a page is on top"
+    axes, = figures.code_maps(None, flat(first), flat(second), flat(third), (2, 2)).axes
+    np.testing.assert_array_equal(cells_of(axes, 3, 3), [first, second, third])
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["original", "codes", "reconstruction"]
+    assert np.all(np.diff(axes.get_yticks()) > 0)
+
+
+def test_a_row_of_draws_or_of_a_walk_belongs_to_the_image_beside_it(drawn):
+    x, to, grid = [0.1, 0.2], [0.9, 0.8], [[0.3, 0.4, 0.5], [0.6, 0.7, 0.75]]                   # (N,), (N,), (N, S)
+    image, draws = figures.posterior_draws(None, flat(x), flat(grid), (2, 2)).axes
+    start, walks, end = figures.interpolations(None, flat(x), flat(grid), flat(to), (2, 2)).axes
+    beside, labeled = figures.label_grid(None, flat(grid), (2, 2), "Labels", flat(x)).axes
+    for axes in (image, start, beside):
+        np.testing.assert_array_equal(cells_of(axes, 2, 1)[:, 0], x)
+    for axes in (draws, walks, labeled):
+        np.testing.assert_array_equal(cells_of(axes, 2, 3), grid)
+    np.testing.assert_array_equal(cells_of(end, 2, 1)[:, 0], to)
+    assert [axes.get_title(loc="left") for axes in (start, end, image, beside)] == ["from", "to", "image", "image"]
+    places = [axes.get_position().x0 for axes in (start, walks, end)]
+    assert places == sorted(places)
+    assert [text.get_text() for text in labeled.get_xticklabels()] == ["0", "1", "2"] and labeled.get_xlabel() == "label y"
+
+
+def test_a_latent_scatter_puts_each_image_where_its_mu_is_in_the_color_of_its_label(drawn, rng):
+    mu, y = rng.standard_normal((30, 2)) + [0, 9], np.repeat([3, 17, 90], 10)
+    dots = figures.latent_scatter(None, mu, y).axes[0].collections[0]
+    found = {tuple(place): value for place, value in zip(np.asarray(dots.get_offsets()), dots.get_array(), strict=True)}
+    assert found == {tuple(place): label for place, label in zip(mu, np.repeat([0, 1, 2], 10), strict=True)}
+    wide = np.column_stack([rng.normal(0, 0.1, 30), rng.normal(0, 10, 30), rng.normal(0, 1, 30)])
+    dots = figures.latent_scatter(None, wide, y).axes[0].collections[0]
+    spread = np.asarray(dots.get_offsets()).std(axis=0)                 # the two widest of the three, the widest across
+    np.testing.assert_allclose(spread, np.sort(wide.std(axis=0))[:0:-1], rtol=0.1)          # up to a tilt of the axes
+
+
+def test_the_axes_of_the_manifold_are_named_after_what_runs_along_them(drawn):
+    axes, = figures.manifold(None, np.zeros((4, 4)), (2, 2)).axes
+    assert axes.get_xlabel().startswith("$z_1$") and axes.get_ylabel().startswith("$z_2$")
+
+
+def test_a_filmstrip_runs_from_left_to_right_and_then_down(drawn):
+    panels = figures.filmstrip(None, flat([[i / 10] for i in range(10)]), range(10), (2, 2)).axes
+    places = [(-round(axes.get_position().y1, 6), axes.get_position().x0) for axes in panels]
+    assert places == sorted(places) and len(set(places)) == 10
+    assert [axes.images[0].get_array().min() for axes in panels] == [i / 10 for i in range(10)]
+
+
+def test_the_pictures_of_sample_numpy_are_of_its_weights_and_of_images_that_they_name(tmp_path, monkeypatch):
+    config, got = VAEConfig(image_shape=(1, 4), hidden=3, latent=2), {}
+    rng = np.random.default_rng(0)
+    params = {name: array + rng.normal(0, 0.5, array.shape).astype(np.float32)
+              for name, array in init_params(config, rng).items()}
+    save_params(tmp_path / "params.npz", params, config)
+    rows = (np.arange(14)[:, None] >> np.arange(4)) & 1                                        # no two images are alike
+    np.savez(tmp_path / "data.npz", x_train=np.ones((2, 1, 4)), x_test=rows[:, None].astype(float))
+    for name, flag in (("reconstructions", "--reconstruct"), ("interpolations", "--interpolate")):
+        monkeypatch.setattr(figures, name, lambda path, *given, name=name: got.update({name: given}))
+        sample_numpy.main(["--weights", str(tmp_path / "params.npz"), "--data", "npz", "--data-file",
+                           str(tmp_path / "data.npz"), flag])
+    x, reconstruction, _ = got["reconstructions"]
+    x_from, walks, x_to, _ = got["interpolations"]
+    assert len(np.unique(np.concatenate([x_from, x_to]), axis=0)) == 14, "each image is in one walk"
+    for images, shown in ((x, reconstruction), (x_from, walks[:, 0]), (x_to, walks[:, -1])):
+        mu, _ = encode(params, images, config)
+        want = 1 / (1 + np.exp(-decode(params, mu, config)))
+        np.testing.assert_allclose(shown, want, atol=1e-5)              # float32, one matrix product on other shapes
 
 
 # files

@@ -17,12 +17,14 @@ from contract import MLP, Case
 from oracles import assert_close, assert_gradients
 from torch.distributions import Normal, kl_divergence
 
+from common import figures
 from common.config import InputError, VAEConfig
-from common.data import load_dataset
-from paper.estimators import log_p_by_quadrature, log_weight_prior
+from common.data import Dataset, load_dataset
+from paper.estimators import estimator_b, log_p_by_quadrature, log_weight_prior
 from paper.experiments import weight_uncertainty
 from paper.full_vb import FullVB, expected_elbo, full_bound
 from paper.images import Images
+from paper.parts import Work
 from paper.plan import Plan
 from paper.train_paper import build, train
 from paper.vae_paper import VAE
@@ -308,3 +310,104 @@ def test_the_experiment_begins_all_methods_alike_and_measures_the_weights_of_one
     # the two training bounds come from different draws: 40 of weights with an sd of 0.1 agree to about a nat
     assert abs(found["full_bound"] + found["weight_kl"] - found["train"]) < 2
     assert found["weight_kl"] > 10
+
+
+def two_sets():
+    """Images of seven pixels, 30 to train, and 20 to test that are darker, as the network that Case draws takes them."""
+    rng = np.random.default_rng(2)
+    train, test = (torch.from_numpy((rng.random((count, 7)) < share).astype(np.float64)) for count, share in
+                   ((30, 0.9), (20, 0.2)))
+    return Images(train, test)
+
+
+def test_what_is_measured_of_a_vae_is_of_the_set_of_its_name():
+    """Beside 2,000 draws of estimator B for the bounds, and quadrature for the bound whose posteriors are fitted."""
+    config, images = replace(MLP, latent=1), two_sets()
+    model = VAE(config, Case(config, scale=2.0).draw()[0])
+    found = weight_uncertainty.measured(model, images, draws=200, fit_images=10, fit_steps=100)
+    for name, x in (("train", images.x_train), ("test", images.x_test)):
+        bounds = estimator_b(model, x, torch.randn(2000, len(x), 1, generator=generator(1), dtype=x.dtype)).detach()
+        # 200 draws of 20 images or more, log-likelihoods whose standard deviation is below 1.5
+        assert_close(name, found[name], bounds.mean(), rtol=0, atol=STANDARD_ERRORS * 1.5 / math.sqrt(4000))
+    log_p = float(log_p_by_quadrature(model, images.x_test[:10]).mean())
+    # 200 draws of 10 images: an error of 1 / sqrt(2000) = 0.02; the posterior of one latent is nearly Gaussian
+    assert log_p - 0.3 < found["fitted"] < log_p + 0.1 and found["test"] < log_p - 0.6, (found, log_p)
+    assert abs(float(log_p_by_quadrature(model, images.x_train[:10]).mean()) - log_p) > 0.6
+    assert found["test_images"] == 20
+
+
+def test_the_mean_weights_are_measured_without_the_noise_of_weights_and_their_kl_is_told_per_image():
+    config, images = replace(MLP, latent=1), two_sets()
+    model = FullVB(config, Case(config, scale=2.0).draw()[0], 30, initial_sd=0.7)
+    found = weight_uncertainty.measured(model, images, draws=200, fit_images=10, fit_steps=100)
+    assert_close("weights", found["weight_kl"], model.weight_kl().detach() / 30, rtol=ROUNDING, atol=0)
+    # the training bound less that KL; 200 draws of weights, and how far single draws are apart
+    error = float(expected_elbo(model, images.x_train, 200, generator(1)).std()) / math.sqrt(100)
+    want = found["train"] - found["weight_kl"]
+    assert_close("full bound", found["full_bound"], want, rtol=0, atol=STANDARD_ERRORS * error)
+    log_p = float(log_p_by_quadrature(VAE(config, model.mean_params()), images.x_test[:10]).mean())
+    assert log_p - 0.3 < found["fitted_at_mean_weights"] < log_p + 0.1, (found, log_p)
+    assert found["fitted"] < log_p - 0.6, "the weights' noise costs nothing: nothing to tell apart"
+
+
+def test_a_mean_over_unequal_parts_weighs_images_alike():
+    """1,000 images and one that the model finds far less likely: its weight is 1 / 1001, not 1 / 2."""
+    model, x = VAE(MLP, Case(MLP).draw()[0]), torch.zeros(1001, 7, dtype=torch.float64)
+    x[-1] = 1
+    with torch.no_grad():
+        model.decoder.logits.bias -= 3
+    each = [estimator_b(model, image[None], torch.randn(4000, 1, MLP.latent, generator=generator(), dtype=x.dtype)).item()
+            for image in (x[0], x[-1])]
+    assert each[0] - each[1] > 5
+    # 8,000 draws in one mean, and 4,000 in the other, of log-likelihoods whose standard deviation is below 1.6
+    assert_close("mean", weight_uncertainty.mean_elbo(model, x, 8, generator()), (1000 * each[0] + each[1]) / 1001,
+                 rtol=0, atol=STANDARD_ERRORS * 1.6 * math.sqrt(1 / 8000 + 1 / 4000))
+
+
+@pytest.mark.parametrize("method", weight_uncertainty.METHODS)
+def test_each_method_is_trained_with_its_prior_until_it_saw_the_samples(method, tmp_path, monkeypatch):
+    """Trained again by hand, on images binarized once; MAP has the smaller weights."""
+    rng, models = np.random.default_rng(3), {}
+    gray = rng.random((50, 6)).astype(np.float32)
+    data = Dataset("tiny", (2, 3), gray, None, gray[:8], np.arange(50))
+    monkeypatch.setattr(weight_uncertainty, "train",
+                        lambda model, *rest: models.setdefault("ours", model) and train(model, *rest))
+    work = Work("cpu", tmp_path / "checkpoint.npz", lambda name: data, lambda share: None)
+    found = weight_uncertainty.train_and_measure(
+        work, method, 20, "tiny", {"hidden": 5, "latent": 2}, {"batch_size": 10, "lr": 1e-2}, 390,
+        {"draws": 2, "curve_images": 4, "fit_images": 3, "fit_steps": 2})
+    config = VAEConfig(image_shape=(2, 3), hidden=5, latent=2)
+    images = Images.of(weight_uncertainty.subset(data, 20), "static")
+    again = {prior: build("full-vb" if method == "full-vb" else "vae", config, images) for prior in (False, True)}
+    for prior, model in again.items():
+        train(model, images, Plan(epochs=20, batch_size=10, lr=1e-2, weight_prior=prior and method != "full-vb"))
+    for name, tensor in again[method == "map"].state_dict().items():
+        assert_close(name, models["ours"].state_dict()[name], tensor, rtol=0, atol=0)
+    if method == "map":
+        assert all((again[True].get_parameter(name) ** 2).sum() < (again[False].get_parameter(name) ** 2).sum()
+                   for name in ("encoder.hidden.weight", "decoder.hidden.weight"))
+    assert found["samples"] == list(range(20, 401, 20)) and len(found["curve"]) == 20
+
+
+def test_the_table_and_the_lines_are_those_of_their_names(monkeypatch):
+    names = ("train", "test", "fitted", "full_bound", "weight_kl", "test_at_mean_weights", "fitted_at_mean_weights")
+    parts, drawn, sizes = {}, [], [100, 300]
+    for i, method in enumerate(weight_uncertainty.METHODS):
+        for size in sizes:
+            start = -size - 10 * i
+            parts[f"{method}-{size}"] = {"result": {name: start - j for j, name in enumerate(names)} | {
+                "test_images": 50, "samples": [1, 2, 3], "curve": [start - 0.5, start + 0.5, start]}}
+    settings = {"data": "mnist", "sizes": sizes, "measure": {"curve_images": 20, "fit_images": 10}}
+    told = [ours for _, _, ours in weight_uncertainty.rows({"settings": settings, "parts": parts})]
+    assert told[:5] == ["-101.0 / -111.0 / -121.0", "-100.0 / -110.0 / -120.0", "-99.5 / -109.5 / -119.5",
+                        "-102.0 / -112.0 / -122.0", "-123.0 / -124.0 / -125.0"]
+    assert len(told) == 10 and told[5] == "-301.0 / -311.0 / -321.0"
+
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    weight_uncertainty.draw("unused", {"settings": settings, "parts": parts})
+    found = [{line.get_label(): list(line.get_ydata()) for line in axes.lines} for axes in drawn[0].axes]
+    for i, words in enumerate(weight_uncertainty.METHODS.values()):
+        few, many = -100 - 10 * i, -300 - 10 * i
+        assert found[0][f"{words}: train"] == [few, many] and found[0][f"{words}: test"] == [few - 1, many - 1]
+        assert found[1][f"{words}, N = 300"] == [many - 0.5, many + 0.5, many] and found[2][words] == [few - 2, many - 2]
+    assert found[0]["Full VB: full bound / N"] == [-123, -323] and found[2]["Full VB, at the mean weights"] == [-126, -326]

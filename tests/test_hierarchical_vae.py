@@ -19,14 +19,16 @@ from oracles import assert_close, assert_gradients
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as kl_of
 
+from common import figures
 from common.config import InputError, VAEConfig
-from common.data import Dataset
+from common.data import EVAL_SEED, Dataset
 from paper import train_paper
 from paper.estimators import importance_weighted_bound, log_p_by_importance_sampling
 from paper.experiments import hierarchy
 from paper.hierarchical_vae import HierarchicalVAE, Hierarchy, LadderVAE, closed_kl, log_ratio, merge
 from paper.images import Images
 from paper.iwae import IWAE
+from paper.packed import pack
 from paper.parts import Work
 from paper.plan import Plan
 from paper.train_paper import train
@@ -511,3 +513,58 @@ def test_the_experiment_measures_every_layer_on_images_from_the_whole_test_set(t
     assert shares == sorted(shares) and shares[-1] == 1
     at_end = found["curve"][-1]["test"]
     assert found["elbo"] == at_end["elbo"] and abs(sum(found["kl"]) - at_end["kl"]) < 1e-4
+
+
+EXPECTED = {"chain-1": {"depth": 1, "path_only": True}, "ladder-2": {"depth": 2, "warmup": 0.1},
+            "normed-2": {"depth": 2, "path_only": True, "normed": True, "warmup": 0.1}}
+
+
+@pytest.mark.parametrize("key, settings", EXPECTED.items())
+def test_the_numbers_of_a_model_are_its_own_on_the_images_that_were_tested(key, settings, tmp_path, monkeypatch):
+    """In eval mode, with as many samples as were asked for, of images from the whole test set; and layers lowest first."""
+    rng, seen = np.random.default_rng(5), []
+    halves = 0.05 + 0.9 * np.repeat(np.eye(2), (30, 30), axis=0).repeat(10, axis=1)[rng.permutation(60)]
+    # the first half of the test set is one image: from it alone no latent would be active
+    test = np.concatenate([np.arange(20) < np.full((12, 1), 10), rng.random((12, 20)) < halves[:12]]).astype(np.float32)
+    data = Dataset("tiny", (4, 5), halves.astype(np.float32), None, test)
+    monkeypatch.setattr(hierarchy, "train", lambda *arguments: seen.append(arguments) or train(*arguments))
+    work = Work("cpu", tmp_path / "checkpoint.npz", lambda name: data, lambda share: None)
+    arguments = hierarchy.parts(hierarchy.PRESETS["quick"])[key].arguments | {
+        "samples": 1000, "test_images": 8, "plan": {"epochs": 15, "lr": 2e-2, "batch_size": 20},
+        "network": {"hidden": 6, "latent": 4}}
+    found = hierarchy.train_and_measure(work, **arguments)
+    model, x = seen[0][0].eval(), torch.from_numpy(test[::3])
+    assert isinstance(model, LadderVAE if "ladder" in key else HierarchicalVAE)
+    assert {name: value for name, value in model.settings.items() if name in settings or value} == settings
+    nats = log_p_by_importance_sampling(model, x, 1000, generator(EVAL_SEED), 2000, Hierarchy.log_weights,
+                                        sum(model.latents)).double()
+    assert_close("nll", found["nll"], -nats.mean(), rtol=1e-5, atol=0)                   # float32
+    assert_close("standard error", found["standard_error"], nats.std() / math.sqrt(8), rtol=1e-5, atol=0)
+    at_end = train_paper.evaluate(model, torch.from_numpy(test))
+    assert found["kl"] == [at_end[f"kl_{t}"] for t in range(1, settings["depth"] + 1)] and found["elbo"] == at_end["elbo"]
+    assert found["active_units"] == model.active_units(x, generator(9)) and sum(found["active_units"]) > 0
+    assert abs(found["elbo"] + found["nll"]) > 0.05, "nothing to tell apart"
+
+
+def test_one_layer_has_the_50_latents_of_burda_and_the_lowest_of_several_100():
+    latents = {key: part.arguments["network"]["latent"] for key, part in hierarchy.parts(hierarchy.PRESETS["cpu"]).items()}
+    assert latents == {key: 50 if key == "chain-1" else 100 for key in latents} and "chain-1" in latents
+
+
+def test_the_bars_are_stacked_from_the_lowest_layer_up_and_rows_are_told_in_minutes(monkeypatch):
+    drawn, parts = [], {}
+    for key, kl in {"chain-1": [5.0], "ladder-2": [4.0, 3.0]}.items():
+        curve = [{"epoch": epoch, "test": {"elbo": -90.0 - len(kl) - 1 / epoch}} for epoch in (1, 2)]
+        parts[key] = {"result": {"nll": 85.0, "kl": kl, "elbo": -91, "curve": curve, "latents": [7] * len(kl), "images": 50,
+                                 "active_units": [2] * len(kl), "training_seconds": 90, "image_shape": [2, 3],
+                                 "draws": pack(np.zeros((36, 6)))}}
+    results = {"settings": {"samples": 10, "data": "mnist"}, "parts": parts}
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    hierarchy.draw("unused", results)
+    left, right = drawn[0].axes[:2]
+    assert {line.get_label(): list(line.get_ydata()) for line in left.lines} == {
+        "chain, 1 layer": [-92, -91.5], "ladder, 2 layers": [-93, -92.5]}
+    bars = [(round(bar.get_x() + bar.get_width() / 2), bar.get_y(), bar.get_height()) for bar in right.patches]
+    assert bars == [(0, 0, 5), (1, 0, 4), (1, 4, 3)]
+    told = [ours for _, _, ours in hierarchy.rows(results)]
+    assert told == ["85.00", "5.0; 2", "1.5", "85.00", "4.0 + 3.0; 2 + 2", "1.5"]

@@ -8,6 +8,7 @@ Letters: N images, D pixels, J latents, P pairs, S steps.
 """
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,13 +18,17 @@ from scipy.special import ndtr, ndtri
 
 from common import figures
 from common.config import VAEConfig
-from common.data import EVAL_SEED, load_dataset
+from common.data import EVAL_SEED, Dataset, load_dataset
+from paper import pictures
+from paper.conditional_vae import ConditionalVAE
 from paper.experiments import figure4, figure5, frey_walk
 from paper.images import Images
 from paper.packed import pack, unpack
+from paper.paper_settings import begin, pick_step_size, plan
 from paper.parts import Work
-from paper.train_paper import evaluate
+from paper.train_paper import evaluate, train
 from paper.vae_paper import VAE
+from paper.vq_vae import VQVAE
 
 MODULES = [figure4, figure5, frey_walk]
 SMALL = 0.01                # slope in tanh: with |z| < 5 its argument stays below 0.05, far from where it saturates
@@ -116,6 +121,29 @@ def test_inside_counts_the_means_between_the_outermost_points_of_the_grid():
     assert figure4.share_inside(open_model(), x, 10) == pytest.approx(2 / 5)
 
 
+def test_the_rows_of_figure_4_say_mean_before_largest_and_the_share_inside():
+    told = {what: ours for what, _, ours in figure4.rows(results_of_planes(6))}
+    assert list(told.values()) == 2 * ["-1.2", "0.20 / 0.40", "88%"]
+    assert "mean / largest" in list(told)[1]
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_a_model_is_trained_until_it_saw_the_samples_with_the_step_size_of_the_first_of_them(likelihood, tmp_path):
+    """Again, by hand; its bound is that of the test images."""
+    gray = np.random.default_rng(0).random((60, 6)).astype(np.float32)
+    data = Dataset("tiny", (2, 3), gray, None, 1 - gray[:9] / 2)
+    work = Work("cpu", tmp_path / "checkpoint.npz", lambda name: data, lambda share: None, tmp_path / "notes.json",
+                tmp_path / "params.npz")
+    network = {"hidden": 5, "latent": 2, "likelihood": likelihood}
+    model, images, told = figure4.trained(work, "tiny", network, {"pick_samples": 180}, 600)
+    config = VAEConfig("mlp", (2, 3), **network)
+    again = begin("vae", config, images)
+    train(again, images, plan(images, 600, told["lr"]))
+    assert told["tried"] == pick_step_size("vae", config, images, 180)["tried"]
+    assert images.dynamic == (likelihood == "bernoulli") and told["elbo"] == evaluate(again, images.x_test)["elbo"]
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in again.state_dict().items())
+
+
 # ---- figure 5 ----------------------------------------------------------------------------------------------------------
 
 
@@ -190,6 +218,18 @@ def test_middles_are_half_way_in_latents_and_in_pixels():
         assert {other for other, distance in found.items() if distance < 1e-7} == {name}, name
     odd = torch.cat([x, x[:1]])
     assert frey_walk.middles(model, x, odd, torch.Generator().manual_seed(0))["pairs"] == 1
+    # three images, of which two make a pair: in random order each of the three pairs comes up
+    three = torch.tensor([[0.1, 0.9], [0.7, 0.3], [0.2, 0.2]], dtype=torch.float64)
+    seen = {round(frey_walk.middles(model, x, three, torch.Generator().manual_seed(seed))["fade"], 9) for seed in range(20)}
+    assert len(seen) == 3
+
+
+def test_the_rows_of_the_walks_have_walks_before_fades_and_reconstructions_before_faces():
+    middles = {"walk": 0.1, "fade": 0.2, "ends": 0.3, "real": 0.4, "pairs": 7}
+    rows = frey_walk.rows({"settings": {"name": "made up", "network": {"latent": 3}},
+                           "parts": {"vae": {"result": {"elbo": 5.0, "middles": middles}}}})
+    assert [ours for _, _, ours in rows] == ["5.0", "0.100 / 0.200", "0.300 / 0.400"]
+    assert "walks / of cross-fades" in rows[1][0] and "reconstructions of test images / for the test images" in rows[2][0]
 
 
 def test_the_strip_has_the_real_faces_at_both_ends_and_the_cross_fade_under_the_walk(drawn):
@@ -208,6 +248,80 @@ def test_the_strip_has_the_real_faces_at_both_ends_and_the_cross_fade_under_the_
     for first, last, walk, fade in zip(*[iter(axes.get_position() for axes in figure.axes)] * 4, strict=True):
         assert first.x1 < walk.x0 and walk.x1 < last.x0 and fade.x0 == walk.x0
         assert first.y1 == pytest.approx(walk.y1) == pytest.approx(last.y1) and fade.y1 < walk.y0
+
+
+# ---- the pictures of a run ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What is given to the functions of common/figures.py, by picture: arrays and words."""
+    found = {}
+
+    def keep(path, *arguments):
+        found[path.name] = arguments
+
+    names = ("reconstructions", "latent_scatter", "prior_samples", "manifold", "label_grid", "code_maps")
+    monkeypatch.setattr(pictures, "figures", lambda: SimpleNamespace(**dict.fromkeys(names, keep),
+                                                                     latent_grid=figures.latent_grid))
+    return found
+
+
+def test_a_run_shows_its_test_images_their_means_and_draws_from_the_prior(told, tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = torch.tensor(rng.standard_normal((25, 2))), torch.tensor(rng.integers(10, size=25))
+    pictures.draw_pictures(tmp_path, open_model(), Images(x.flip(0), x, None, y.flip(0), y))
+    shown, decoded, shape = told["reconstructions.png"]
+    np.testing.assert_array_equal(shown, x[:10])
+    np.testing.assert_allclose(latents_of(decoded), x[:10], rtol=2e-3)   # tanh moves them by a part in 1,000
+    means, labels = told["latent_scatter.png"]
+    np.testing.assert_allclose(means, x, rtol=2e-3)
+    np.testing.assert_array_equal(labels, y)
+    z = latents_of(told["prior_samples.png"][0])
+    # five standard errors of 200 numbers: of a mean 0.07, of a mean square 0.1; of a box of that spread none is above 1.8
+    assert abs(z.mean()) < 0.35 and abs((z * z).mean() - 1) < 0.5 and 2.2 < np.abs(z).max() < 5
+    np.testing.assert_allclose(latents_of(told["manifold.png"][0]), figures.latent_grid(2), atol=1e-9)
+    assert shape == (1, 2)
+
+
+def test_a_run_of_a_conditional_vae_shows_each_at_its_label_or_at_all(told, tmp_path):
+    model = ConditionalVAE(VAEConfig("mlp", (2, 3), hidden=4, latent=2, condition=3)).double()
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += torch.tensor(rng.standard_normal(weight.shape))
+    x, y = torch.tensor((rng.random((25, 6)) < 0.5) * 1.0), torch.tensor(rng.integers(3, size=25))
+    pictures.draw_pictures(tmp_path, model, Images(x.flip(0), x, None, y.flip(0), y))
+    means = torch.cat([model.given(label[None]).encode(image[None])[0] for image, label in zip(x, y, strict=True)]).detach()
+
+    def decoded(z, label):
+        return model.given(torch.tensor([label])).decode_mean(z[None])[0].detach().numpy()
+
+    np.testing.assert_allclose(told["latent_scatter.png"][0], means, atol=1e-12)
+    np.testing.assert_array_equal(told["latent_scatter.png"][1], y)
+    own = [decoded(means[i], int(y[i])) for i in range(10)]
+    np.testing.assert_allclose(told["reconstructions.png"][1], own, atol=1e-12)
+    swapped, styles = told["label_swap.png"][0], told["condition_grid.png"][0]           # (10, 3, 6)
+    np.testing.assert_allclose(swapped, [[decoded(z, label) for label in range(3)] for z in means[:10]], atol=1e-12)
+    np.testing.assert_array_equal(told["label_swap.png"][3], x[:10])
+    assert styles.shape == swapped.shape and np.abs(styles - swapped).max() > 0.1
+
+
+def test_a_run_of_a_vq_vae_shows_each_image_between_its_codes_and_its_reconstruction(told, tmp_path):
+    rng = np.random.default_rng(0)
+    model = VQVAE(VAEConfig("conv", (8, 12), latent=5), codes=7).draw_weights(rng, np.full(96, 0.4)).double().eval()
+    x = torch.tensor(rng.random((12, 96)))
+    with torch.no_grad():
+        model.codebook.vectors.copy_(model.encode(x)[::10][:7])          # all in use
+        pictures.draw_pictures(tmp_path, model, Images(x.flip(0), x))
+        codes = [model.codes(image[None]) for image in x[:10]]
+        own = [(model.code_maps(each)[0], model.decode_codes(each)[0]) for each in codes]
+    shown, maps, decoded, shape = told["reconstructions.png"]
+    np.testing.assert_array_equal(shown, x[:10])
+    for i, (code_map, picture) in enumerate(own):
+        np.testing.assert_array_equal(maps[i], code_map)
+        np.testing.assert_allclose(decoded[i], picture, atol=1e-12)
+    assert shape == (8, 12) and len({code_map.numpy().tobytes() for code_map, _ in own}) > 1, "all codes alike"
 
 
 # ---- the presets -------------------------------------------------------------------------------------------------------
@@ -262,8 +376,12 @@ def test_a_preset_runs_draws_and_says_the_bound_of_the_weights_it_keeps(module, 
 def test_the_packed_pictures_are_those_of_the_kept_weights(tried):
     results, folders = tried[figure4]
     for key, plane in results["settings"]["planes"].items():
-        expected = figure4.decoded_plane(VAE.load(folders[key] / "params.npz"), plane["side"])
-        np.testing.assert_allclose(unpack(results["parts"][key]["result"]["plane"], *expected.shape), expected, atol=PACKED)
+        model, result = VAE.load(folders[key] / "params.npz"), results["parts"][key]["result"]
+        expected = figure4.decoded_plane(model, plane["side"])
+        np.testing.assert_allclose(unpack(result["plane"], *expected.shape), expected, atol=PACKED)
+        x = Images.of(load_dataset("digits"), likelihood=model.config.likelihood).x_test
+        assert result["step"] == figure4.steps(expected, plane["side"])
+        assert result["inside"] == figure4.share_inside(model, x, plane["side"]) and result["test_images"] == len(x)
     results, folders = tried[figure5]
     for latent in results["settings"]["latents"]:
         model = VAE.load(folders[f"vae-{latent}"] / "params.npz")
@@ -276,9 +394,11 @@ def test_the_packed_pictures_are_those_of_the_kept_weights(tried):
 @torch.no_grad()
 def test_walks_go_from_one_real_image_to_the_other_of_its_pair(tried):
     results, folders = tried[frey_walk]
-    result, x = results["parts"]["vae"]["result"], Images.of(load_dataset("digits"), likelihood="gaussian").x_test
+    images = Images.of(load_dataset("digits"), likelihood="gaussian")
+    result, x = results["parts"]["vae"]["result"], images.x_test
     model, shape = VAE.load(folders["vae"] / "params.npz"), (frey_walk.PAIRS, frey_walk.STEPS, x.shape[1])
     walks, fades = unpack(result["walks"], *shape), unpack(result["fades"], *shape)
+    assert result["middles"] == frey_walk.middles(model, images.x_train, x, torch.Generator().manual_seed(EVAL_SEED))
     codes, _ = model.encode(x)
     chosen = frey_walk.far_apart(codes, 2 * frey_walk.PAIRS).tolist()
     assert len(set(chosen)) == 2 * frey_walk.PAIRS

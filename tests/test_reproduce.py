@@ -11,12 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import imread
 
+from common import figures
 from common.cli import run_command
 from common.config import InputError
-from paper import reproduce
-from paper.parts import Part, run_parts
+from common.data import Dataset
+from paper import parts, reproduce
+from paper.estimators import active_units, log_p_by_quadrature, log_weights
+from paper.experiments import nll
+from paper.parts import Part, Work, run_parts
+from paper.train_paper import train
 from paper.vae_paper import VAE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,6 +108,13 @@ def test_parts_that_are_done_are_not_computed_again():
     assert Path("calls").read_text() == "1 5 "
     assert {key: part["result"]["next"] for key, part in done.items()} == {"first": 2, "second": 6}
     assert said[0] == {"first": 1.0, "second": 0.5} and said[-1] == {"first": 1.0, "second": 1.0}
+
+
+def test_a_part_gets_the_data_set_that_it_asks_for_from_the_folder_given(monkeypatch):
+    monkeypatch.setattr(parts, "load_dataset", lambda name, folder: f"{name} from {folder}")
+    asking = {name: Part(lambda work, name: work.dataset(name), {"name": name}) for name in ("mnist", "frey")}
+    found = run_parts(asking, Path("asked"), data_dir="there")
+    assert {name: part["result"] for name, part in found.items()} == {name: f"{name} from there" for name in asking}
 
 
 def test_the_seconds_of_a_part_count_what_a_stopped_run_spent_on_it():
@@ -211,3 +224,51 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_results(kind):
     stopped, whole = (json.loads(Path(f"{out}/nll.quick.json").read_text()) for out in ("stopped", "whole"))
     assert written and all(stopped["parts"][key]["result"]["nll"] == part["result"]["nll"]
                            for key, part in whole["parts"].items())
+
+
+# ---- nll -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_nll_is_that_of_the_test_images_and_training_minimized_the_bound_of_k(k, monkeypatch):
+    """Beside quadrature over two latents. The test images are of two kinds, those of training vary more."""
+    models, test = [], np.repeat(np.tri(2, 6, k=2, dtype=np.float32), (36, 4), axis=0)
+    gray = 0.05 + 0.9 * (np.random.default_rng(0).random((60, 6)) < [0.5, 0.5, 0.5, 0.2, 0.5, 0.5])
+    data = Dataset("tiny", (2, 3), gray.astype(np.float32), None, test)
+
+    def trained(model, images, *rest):
+        rows = train(model, images, *rest)
+        with torch.no_grad():                                            # variances far from the threshold of 0.01
+            model.encoder.mu.weight *= 0.06 / model.encode(images.x_test)[0].std(dim=0).max()
+        assert active_units(model, images.x_train) > 0
+        models.append(model)
+        return rows
+
+    monkeypatch.setattr(nll, "train", trained)
+    found = nll.train_and_measure(
+        Work("cpu", Path("checkpoint.npz"), lambda name: data, lambda share: None), "tiny", k,
+        {"epochs": 30, "batch_size": 20, "lr": 1e-2}, {"hidden": 5, "latent": 2, "layers": 2}, 4000, 1000)
+    model, x = models[0], torch.from_numpy(test)
+    log_p = log_p_by_quadrature(model, x).double()
+    # five standard errors of 4,000 weights for each of 40 images, whose relative deviation is below 1
+    assert found["nll"] == pytest.approx(-float(log_p.mean()), abs=5 / (4000 * 40) ** 0.5)
+    assert found["standard_error"] == pytest.approx(float(log_p.std()) / 40**0.5, rel=0.02)
+    assert (found["images"], found["active_units"]) == (40, 0)
+    loss, _ = model.training_loss(x, None, torch.Generator().manual_seed(1))
+    log_w = log_weights(model, x, torch.randn(k, 40, 2, generator=torch.Generator().manual_seed(1))).detach().double()
+    assert float(loss.detach()) == pytest.approx(-float(log_w.exp().mean(dim=0).log().mean()), rel=1e-5)      # float32
+
+
+def test_the_curves_of_nll_are_test_bounds_and_each_has_the_number_of_its_table(monkeypatch):
+    drawn, found = [], {}
+    for i, key in enumerate(("dynamic-k1", "static-k5")):
+        curve = [{"epoch": epoch, "train": {"loss": 70.0}, "test": {"loss": 90.0 + i + 1 / epoch}} for epoch in (1, 2)]
+        curve.append({"epoch": 3, "train": {"loss": 70.0}})              # an epoch that was not evaluated
+        found[key] = {"result": {"nll": 85.0 + i, "curve": curve, "images": 10_000, "active_units": 9}}
+    results = {"settings": {"samples": 5000}, "parts": found}
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    nll.draw("unused", results)
+    lines = {line.get_label(): list(line.get_ydata()) for line in drawn[0].axes[0].lines}
+    assert lines == {"VAE, dynamic MNIST: bound": [-91, -90.5], "VAE, dynamic MNIST: log p(x)": [-85, -85],
+                     "IWAE, k = 5, static MNIST: bound": [-92, -91.5], "IWAE, k = 5, static MNIST: log p(x)": [-86, -86]}
+    assert [(paper, ours) for _, paper, ours in nll.rows(results)] == [("86.76", "85.00"), ("87.63", "86.00")]

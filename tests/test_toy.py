@@ -14,6 +14,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from common import figures
+from common.data import EVAL_SEED
 from paper import toy
 from paper.estimators import estimator_b, log_p_by_importance_sampling, log_p_by_quadrature, log_weights
 from paper.experiments import toy_posteriors
@@ -198,12 +200,61 @@ def test_the_experiment_measures_what_the_theory_says(results):
         assert [row["epoch"] for row in result["curve"]] == [10, 20]
 
 
+def test_the_numbers_are_of_the_points_that_training_did_not_see(results):
+    for part in results["parts"].values():
+        x = toy.draw_points("moons", 330, np.random.default_rng(EVAL_SEED))[300:]
+        result = part["result"]
+        np.testing.assert_allclose(np.stack([result["x1"], result["x2"]], axis=1), x, atol=6e-5)          # rounded to 1e-4
+        assert result["log_p_of_source"] == pytest.approx(toy.log_density("moons", x).mean(), abs=1e-5)
+        # the half and nearly the last of 30 gaps in their order: B's is larger than that of 98% of the points
+        assert [drawn["gap"] for drawn in result["posteriors"].values()] == pytest.approx(
+            [sorted(result["gaps"])[i] for i in (15, 29)], abs=6e-5)
+
+
+@pytest.mark.parametrize("latent", [1, 2])
+def test_the_gaps_and_the_posteriors_are_those_of_their_points(latent):
+    model, x = model_of(latent), points(count=21).double()
+    found, exact = toy_posteriors.measure(model, x, 121, 50), log_p_by_quadrature(model, x, POINTS[latent], LIMIT)
+    bounds = estimator_b(model, x, torch.randn(4000, 21, latent, generator=torch.Generator().manual_seed(1), dtype=x.dtype))
+    # means of 1,000 and of 4,000 draws whose standard deviation is below 4, and the grid
+    np.testing.assert_allclose(found["gaps"], (exact - bounds.detach()).numpy(), atol=5 * 4 / 800**0.5)
+    for drawn in found["posteriors"].values():
+        own = toy_posteriors.posterior(model, x[drawn["point"]], 121)
+        assert drawn == {"point": drawn["point"], "gap": drawn["gap"]} | own
+        assert drawn["gap"] == pytest.approx(found["gaps"][drawn["point"]], abs=6e-5)
+
+
+def test_the_picture_shows_log_p_the_posterior_and_q_on_the_axes_of_z(results, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    toy_posteriors.draw("unused", results)
+    result = results["parts"]["moons-2"]["result"]
+    first = drawn[0].axes[5]                                             # five panels for each model, and color bars inset
+    shown, packed = np.asarray(first.images[0].get_array()), unpack(result["map"]["log_p"], 120, 120)
+    assert "Moons, 2 latents" in first.get_title(loc="left")
+    np.testing.assert_allclose(shown, result["map"]["peak"] - 8 * (1 - packed), atol=1e-9)
+    assert shown.max() == pytest.approx(result["map"]["peak"], abs=0.02)
+    for axes, name in zip(drawn[0].axes[7:9], "AB", strict=True):
+        posterior = result["posteriors"][name]
+        density = np.asarray(axes.images[0].get_array())                 # (z2, z1)
+        np.testing.assert_allclose(density, unpack(posterior["density"], CELLS[2], CELLS[2]).T)
+        one, two = axes.patches
+        assert (one.width, one.height) == pytest.approx([2 * sd for sd in posterior["sd"]])
+        assert (two.width, two.height) == pytest.approx([4 * sd for sd in posterior["sd"]])
+        assert tuple(one.center) == tuple(posterior["mu"])
+    bounds, sampled = drawn[0].axes[9].lines[1:]
+    assert list(bounds.get_ydata()) == result["bounds"] and list(sampled.get_ydata()) == [
+        result["log_p_by_importance_sampling"]]
+
+
 def test_the_experiment_draws_and_tells_its_results(results, tmp_path):
     toy_posteriors.draw(tmp_path / "toy.png", results)
     assert min(imread(tmp_path / "toy.png").shape[:2]) > 500
     rows = toy_posteriors.rows(results)
     log_p = results["parts"]["moons-2"]["result"]["log_p"]
     assert len(rows) == 4 and any("Moons, 2 latents" in what and f"{log_p:.3f} /" in ours for what, _, ours in rows)
+    result = results["parts"]["moons-2"]["result"]
+    assert rows[-1][2] == f"{result['elbo']:.3f}, {result['gap']:.3f}" and "ELBO, and its gap" in rows[-1][0]
 
 
 def test_presets_resolve_their_posteriors_and_name_their_sets():

@@ -319,6 +319,16 @@ def test_validation_and_test_images_are_binary_and_the_same_for_every_seed():
         assert not torch.equal(twins.x_valid, twins.x_test), "the two parts are drawn with the same numbers"
 
 
+def test_a_minibatch_lights_a_pixel_as_often_as_its_gray_says_and_has_the_labels_of_its_rows():
+    gray, count = torch.tensor([[0, 0.1, 0.5, 0.9, 1], [1, 0.7, 0.2, 0.4, 0]]), 5000
+    images, rows = Images(gray, gray, y_train=torch.tensor([7, 3]), dynamic=True), torch.tensor([1, 1, 0]).repeat(count)
+    x, y = images.minibatch(rows, torch.Generator().manual_seed(0))
+    assert set(x.unique().tolist()) == {0, 1} and torch.equal(y, 7 - 4 * rows)
+    for row in (0, 1):
+        error = (gray[row] * (1 - gray[row]) / count).sqrt()             # black and white have none
+        assert ((x[rows == row].mean(dim=0) - gray[row]).abs() <= 5 * error).all(), row
+
+
 def test_gray_and_binary_images_take_their_default_treatment():
     assert Images.of(dataset()).dynamic and not Images.of(dataset(), likelihood="gaussian").dynamic
     x = ((np.random.default_rng(0).random((N, 32)) < 0.3) * 255).astype(np.uint8)

@@ -10,21 +10,25 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import matplotlib.image
+import networks_numpy
 import numpy as np
 import pytest
 import torch
 import train_numpy
 import vae_numpy
 
+from common import figures, report
 from common.checkpoints import load_checkpoint, load_params
-from common.cli import run_command
+from common.cli import Options, run_command
 from common.config import VAEConfig, init_params
 from common.data import EVAL_SEED, load_dataset
 from common.run import Run
@@ -386,7 +390,122 @@ def test_binary_pixels_are_never_drawn_again(tmp_path, level):
     assert runs[0] == runs[1]
 
 
+def test_the_seconds_of_an_epoch_are_those_of_its_steps(images, tmp_path, monkeypatch):
+    """What is told as speed leaves out the evaluation, the pictures of the filmstrip and the files."""
+    clock = [0.0]
+    monkeypatch.setattr("common.run.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    run = Run("numpy", Options.parse("numpy", "", [*images["mlp"][0].split(), str(images["mlp"][1]), "--out",
+                                                   str(tmp_path)]))
+
+    def passing(seconds, value):
+        clock[0] += seconds
+        return value
+
+    run.begin(snapshot=lambda: passing(100, (run.params, {})), encode=None,
+              evaluate=lambda: passing(10, {"log_likelihood": -2.0, "kl": 1.0}), decode_mean=lambda z: passing(1000, z))
+    for epoch in (1, 2):
+        for _, x in run.minibatches(epoch):
+            run.add({"log_likelihood": passing(0.5, -3.0), "kl": 1.0}, len(x))
+        run.end_epoch(epoch)
+    assert [(row["seconds"], row["images_per_second"]) for row in run.rows] == [(1.5, 53 / 1.5)] * 2    # three steps each
+
+
+def test_a_run_begins_as_the_average_of_its_training_images(images, tmp_path):
+    """Not of the test images, which nothing that is trained may see."""
+    run = Run("numpy", Options.parse("numpy", "", [*images["mlp"][0].split(), str(images["mlp"][1]), "--out",
+                                                   str(tmp_path)]))
+    with np.load(images["mlp"][1]) as arrays:
+        mean = arrays["x_train"].reshape(53, -1).mean(axis=0)
+    begun = 1 / (1 + np.exp(-run.params["decoder.logits.bias"].astype(float)))
+    np.testing.assert_allclose(begun, mean, rtol=1e-5)                          # float32, 53 images: 1e-6 at most
+
+
+# ---- steps ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", SETTINGS)
+def test_a_step_moves_every_entry_of_a_large_weight_as_it_moves_those_of_small_ones(optimizer):
+    """Level 1 walks through a weight in blocks; the last one is seldom whole, and must not be left behind."""
+    rng, pieces = np.random.default_rng(0), 5
+    large, state, states = {"weight": rng.standard_normal((3, 2**15 + 7))}, {}, {}
+    small = {str(i): part.copy() for i, part in enumerate(np.array_split(large["weight"].ravel(), pieces))}
+    for _ in range(2):
+        grads = {"weight": rng.standard_normal(large["weight"].shape)}
+        cut = {str(i): part for i, part in enumerate(np.array_split(grads["weight"].ravel(), pieces))}
+        train_numpy.STEPS[optimizer](large, grads, state, 0.01)
+        train_numpy.STEPS[optimizer](small, cut, states, 0.01)
+    np.testing.assert_array_equal(large["weight"].ravel(), np.concatenate(list(small.values())))       # entry by entry
+
+
 # ---- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn(monkeypatch, pictures):
+    """What the pictures of a run are drawn from: the arguments of each function but the path, by its name."""
+    got = {}
+    for name in ("curve", "reconstructions", "prior_samples", "latent_scatter", "kl_per_dimension", "posterior_draws",
+                 "filmstrip", "manifold"):
+        monkeypatch.setattr(figures, name, lambda path, *given, name=name: got.update({name: given}))
+    return got
+
+
+def test_the_pictures_of_a_run_are_of_its_test_images_with_the_draws_that_their_titles_name(tmp_path, drawn):
+    """A model that can be read: mu is the first two pixels, sigma 0.1, and the decoder shows z in its first two pixels."""
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", x_train=rng.random((4, 6, 5)), x_test=rng.random((12, 6, 5)), y_train=np.arange(4),
+             y_test=np.arange(12))
+    run = Run("numpy", Options.parse("numpy", "", ["--data", "npz", "--data-file", str(tmp_path / "data.npz"), "--dtype",
+                                                   "float64", "--binarize", "none", "--out", str(tmp_path)]))
+    got, kl, last = drawn, np.array([0.3, 0.1]), {"epoch": 1}
+
+    def decode_mean(z):
+        return np.pad(1 / (1 + np.exp(-z)), ((0, 0), (0, 28)))
+
+    def read(images):
+        return np.log(images[..., :2] / (1 - images[..., :2]))
+
+    run.begin(snapshot=lambda: (run.params, {}), evaluate=lambda: {"kl_per_latent": kl},
+              encode=lambda x: (x[:, :2], np.full((len(x), 2), 2 * np.log(0.1))), decode_mean=decode_mean)
+    run.frames, run.rows = {epoch: np.full((100, 30), epoch) for epoch in (50, 2, 0, 5, 1, 20, 10)}, [last]
+    run.finish()
+    x, mu, shape = run.x_test, run.x_test[:, :2], (6, 5)
+    np.testing.assert_array_equal(x, run.data.x_test)
+    assert got["curve"] == ([last],) and got["kl_per_dimension"] == (kl,)
+    close = {"rtol": 1e-9, "atol": 1e-12}                               # there and back through the sigmoid
+    np.testing.assert_array_equal(got["reconstructions"][0], x[:10])
+    np.testing.assert_allclose(read(got["reconstructions"][1]), mu[:10], **close)
+    np.testing.assert_array_equal(got["latent_scatter"][0], mu)
+    np.testing.assert_array_equal(got["latent_scatter"][1], np.arange(12))
+    np.testing.assert_allclose(read(got["manifold"][0]), figures.latent_grid(2), **close)
+    prior = read(got["prior_samples"][0])
+    assert prior.shape == (100, 2) and 0.85 < prior.std() < 1.15        # 200 numbers: 3 standard errors
+    np.testing.assert_array_equal(got["posterior_draws"][0], x[:8])
+    eps = (read(got["posterior_draws"][1]) - mu[:8, None]) / 0.1
+    assert eps.shape == (8, 8, 2) and 0.8 < eps.std() < 1.2 and abs(eps.mean()) < 0.3           # 128 numbers: 3 and 3.4
+    assert got["filmstrip"][1] == [0, 2, 5, 10, 20, 50] and got["filmstrip"][0][:, 0, 0].tolist() == got["filmstrip"][1]
+    assert all(got[name][-1] == shape for name in ("reconstructions", "prior_samples", "posterior_draws", "filmstrip",
+                                                   "manifold"))
+
+
+@each_level
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_the_pictures_of_a_run_show_the_weights_that_it_leaves(images, tmp_path, drawn, level, likelihood):
+    """mu, and the mean of p(x|z), in [0, 1]: a sigmoid of the logits, or the Gaussian's mean."""
+    train(level, *images["mlp"], f"--latent 2 --dtype float64 --likelihood {likelihood} --out", tmp_path)
+    params, config = load_params(tmp_path / "params.npz")
+    x, reconstruction, shape = drawn["reconstructions"]
+    assert x.shape == reconstruction.shape == (7, 30) and shape == (6, 5)
+    mu, _ = networks_numpy.encode(params, x, config)
+
+    def mean(z):
+        out = networks_numpy.decode(params, z, config)
+        return 1 / (1 + np.exp(-out)) if likelihood == "bernoulli" else out[0]
+
+    for name, got, want in (("mu", drawn["latent_scatter"][0], mu), ("reconstructions", reconstruction, mean(mu)),
+                            ("manifold", drawn["manifold"][0], mean(figures.latent_grid(2)))):
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12, err_msg=name)      # float64 at either level
+    assert drawn["filmstrip"][1] == [0, 1, 2], "the strip begins before the first epoch"
 
 
 @each_level
@@ -454,6 +573,21 @@ def test_a_resumed_run_takes_the_recorded_options(images, tmp_path, level):
     outcome = train(level, "--resume --epochs 5 --out", tmp_path / "parts")
     assert len(outcome.lines) == 3
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_resumed_run_is_recorded_with_all_its_options_and_all_its_time(images, tmp_path):
+    """What report.py writes into the tables: the command that gives this run in one go, and the seconds of every epoch."""
+    train("numpy", *images["mlp"], "--beta 2 --epochs 2 --out", tmp_path)
+    train("numpy", "--resume --epochs 3 --out", tmp_path)
+    told = report.record(tmp_path)
+    assert shlex.split(told["command"]) == [
+        "python", "numpy/train_numpy.py", "--data", "npz", "--data-file", str(images["mlp"][1]),
+        *"--arch mlp --hidden 9 --latent 3 --epochs 3 --batch-size 20 --beta 2.0".split()]
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 and told["seconds"] == sum(float(row["seconds"]) for row in rows)
+    for name in ("test_elbo", "test_log_likelihood", "test_kl", "train_elbo"):
+        assert told[name] == float(rows[-1][name])
 
 
 @each_level
@@ -624,6 +758,15 @@ def test_init_from_refuses_options_that_contradict_the_weights(images, tmp_path,
                   tmp_path / "one" / "params.npz", "--out", tmp_path / "two")
     assert outcome.code == 2 and len(outcome.err.splitlines()) == 1, outcome
     assert option.split()[0] in outcome.err and "params.npz" in outcome.err, outcome.err
+    assert not (tmp_path / "two").exists()
+
+
+@pytest.mark.parametrize("kept, asked", [("", "--fixed-logvar -1"), ("--fixed-logvar -2", "--fixed-logvar -1")])
+def test_init_from_refuses_another_variance_than_that_of_the_weights(images, tmp_path, kept, asked):
+    train("numpy", *images["mlp"], "--likelihood gaussian", kept, "--epochs 1 --out", tmp_path / "one")
+    outcome = run("numpy", "--data npz", asked, "--data-file", images["mlp"][1], "--init-from",
+                  tmp_path / "one" / "params.npz", "--out", tmp_path / "two")
+    assert outcome.code == 2 and "leave --fixed-logvar out" in outcome.err, outcome
     assert not (tmp_path / "two").exists()
 
 

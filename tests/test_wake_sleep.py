@@ -19,8 +19,9 @@ import torch
 from contract import MLP, Case
 from oracles import assert_close
 
+from common import figures
 from common.config import InputError, VAEConfig
-from common.data import load_dataset
+from common.data import Dataset, load_dataset
 from paper import paper_settings
 from paper.experiments import figure2, figure2_frey, figure2_mnist
 from paper.images import Images
@@ -278,6 +279,55 @@ def test_the_lead_counts_from_a_million_samples_on_and_the_end_is_held_to_the_be
     assert any("minutes" in what and ours == "0.15 to 0.15" for what, ours in told.items()), told
     behind = made_up(([-150, -120, -110], [-151, -119, -119]), ([-140, -130, -125], [-141, -120, -118]))
     assert figure2.lead(behind, 3, "test") == -1
+
+
+@pytest.mark.parametrize("kind", figure2.NAMES)
+def test_a_curve_is_that_of_its_algorithm_on_images_of_its_likelihood(kind, tmp_path, monkeypatch):
+    """Trained again by hand with the step size that was picked. Test images are white where those of training are black,
+    so that the test bound has its best before the end."""
+    gray, all_rows = np.random.default_rng(0).random((60, 6)).astype(np.float32) * [1, 1, 1, 0.2, 0.2, 0.2], []
+
+    def watched(*arguments, **settings):
+        found = train_as_the_paper(*arguments, **settings)
+        all_rows.extend(found[1])
+        return found
+
+    monkeypatch.setattr(figure2, "train_as_the_paper", watched)
+    data = Dataset("tiny", (2, 3), gray.astype(np.float32), None, gray[:9, ::-1].astype(np.float32).copy())
+    work = Work("cpu", tmp_path / "checkpoint.npz", lambda name: data, lambda share: None, tmp_path / "notes.json",
+                tmp_path / "params.npz")
+    found = figure2.train_curve(work, kind, 2, 60 * 30, "tiny", 5, "gaussian", pick_samples=300, evaluate_every=3)
+    images = Images.of(data, likelihood="gaussian")
+    again = begin(kind, VAEConfig("mlp", (2, 3), 5, 2, "gaussian"), images)
+    rows = train(again, images, plan(images, 60 * 30, found["lr"], evaluate_every=3))
+    tests = [row for row in rows if "test" in row]
+    bounds = [row["test"]["elbo"] for row in tests]
+    assert found["curve"] == figure2.thinned(tests, 60) and found["best_test"] == max(bounds) > bounds[-1]
+    assert found["end"]["test"] == tests[-1]["test"] and found["test_images"] == 9
+    assert found["training_seconds"] == sum(row["seconds"] for row in all_rows) and len(all_rows) == 30
+    saved = VAE.load(tmp_path / "params.npz").state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in again.state_dict().items())
+
+
+def test_each_panel_of_figure_2_has_the_curves_of_its_latents_and_each_row_too(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    few, many = (made_up(([-150 - i, -120 - i, -110 - i], [-151 - i, -118 - i, -119 - i]),
+                         ([-140 - i, -130 - i, -125 - i], [-141 - i, -121 - i, -122 - i])) for i in (0, 10))
+    parts = few["parts"] | {key.replace("-3", "-5"): part for key, part in many["parts"].items()}
+    results = {"settings": few["settings"] | {"latents": [3, 5]}, "parts": parts}
+    figure2.draw("unused", results)
+    for axes, latent in zip(drawn[0].axes, (3, 5), strict=True):
+        assert axes.get_title(loc="left") == f"$N_z$ = {latent}" and len(axes.lines) == 4
+        for line in axes.lines:
+            name, which = line.get_label().split(", ")
+            kind, = (kind for kind, words in figure2.NAMES.items() if words == name)
+            curve = parts[f"{kind}-{latent}"]["result"]["curve"]
+            x = curve["middle" if which == "train" else "samples"]
+            assert line.get_xdata().tolist() == x and line.get_ydata().tolist() == curve[which], line.get_label()
+            assert (line.get_color(), line.get_linestyle()) == (figure2.COLORS[kind], "-" if which == "train" else "--")
+    told = [ours for _, _, ours in figure2.rows(results)]
+    assert told[:2] == ["-119.0 / -122.0", "-129.0 / -132.0"]
 
 
 @pytest.mark.parametrize("module", [figure2_mnist, figure2_frey])
