@@ -62,6 +62,12 @@ def test_a_demonstration_runs(code, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_a_heading_holds_no_command(page):
+    """As it would where the empty line below it was lost."""
+    assert re.findall(r"^#+ .* {4}.*$", prose_of(page), re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_formulas_are_closed(page):
     """Each $ and each brace has its partner, on its own line, as code hosts want it."""
     for formula in fenced_formulas_of(page):
