@@ -68,13 +68,12 @@ class KLWeight:
 
 
 class BetaVAE(VAE):
-    """A VAE whose KL term has another weight; settings as KLWeight has them. Same weights, same files: a VAE loads what it
-    saved."""
+    """A VAE whose KL term has another weight, **kl_weight: settings of KLWeight. Same weights, same files: a VAE loads what
+    it saved."""
 
-    def __init__(self, config: VAEConfig, params=None, beta: float = 1.0, gamma: float = 0.0, capacity: float = 0.0,
-                 free_bits: float = 0.0, warmup: float = 0.0, cycles: int = 1):
+    def __init__(self, config: VAEConfig, params=None, **kl_weight):
         super().__init__(config, params)
-        self.kl_weight = KLWeight(beta, gamma, capacity, free_bits, warmup, cycles)
+        self.kl_weight = KLWeight(**kl_weight)
         self.register_buffer("progress", torch.zeros(()), persistent=False)      # of training; the trainer fills it in
 
     def training_loss(self, x, y, generator):

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common import figures
+
 # ---- comparing ---------------------------------------------------------------------------------------------------------
 
 
@@ -76,6 +78,15 @@ def assert_gradients(model, loss, rtol=1e-6, atol=2e-9):
         want = central_difference(without_graph, weight.detach().numpy())
         assert_close(name, weight.grad, want, rtol, atol)
         assert np.abs(want).max() > 1e-4, f"{name}: nothing to compare"
+
+
+def figure_of(draw, results, monkeypatch):
+    """The matplotlib figure that an experiment's draw(path, results) would have written."""
+    found = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: found.append(figure))
+    draw("unused", results)
+    figure, = found
+    return figure
 
 
 def error_line(err: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from oracles import figure_of
 from torch.nn import functional as F
 
 from common import figures
@@ -301,10 +302,8 @@ def test_the_comparison_is_drawn_and_told(results, tmp_path):
 
 
 def test_each_picture_is_of_the_model_in_its_title(results, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
-    autoencoder_and_vae.draw("unused", results)
-    pages = {axes.get_title(loc="left"): np.asarray(axes.images[0].get_array()) for axes in drawn[0].axes if axes.images}
+    panels = figure_of(autoencoder_and_vae.draw, results, monkeypatch).axes
+    pages = {axes.get_title(loc="left"): np.asarray(axes.images[0].get_array()) for axes in panels if axes.images}
     names, zoom = autoencoder_and_vae.NAMES, autoencoder_and_vae.PANEL // (7 * 8)
     for key, part in results["parts"].items():
         kind, latent = key.split("-")

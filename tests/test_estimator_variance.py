@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from oracles import assert_close
+from oracles import assert_close, figure_of
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
@@ -282,10 +282,7 @@ def test_the_table_pools_its_standard_errors_and_the_figure_shows_what_its_legen
                "parts": {"latent-2": {"result": {"rows": [row(0, 0.5), row(10, -0.1)]}}}}
     told = [ours for _, _, ours in experiment.rows(results)]
     assert told == ["8.00 / 2.00", "1.50 / 1, 0.25"] * 2 + ["0.2000 ± 0.2500"]           # sqrt(0.3^2 + 0.4^2) / 2
-    drawn = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
-    experiment.draw("unused", results)
-    value, gradient, means, by_draws, gradient_by_draws = drawn[0].axes
+    value, gradient, means, by_draws, gradient_by_draws = figure_of(experiment.draw, results, monkeypatch).axes
     shown = [[(line.get_color(), list(line.get_ydata())) for line in axes.lines if len(line.get_ydata())]
              for axes in (value, gradient, means)]
     blue, orange, green = (experiment.COLORS[name] for name in ("A", "B", "A by path"))

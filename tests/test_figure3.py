@@ -10,9 +10,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from oracles import assert_close
+from oracles import assert_close, figure_of
 
-from common import figures
 from common.config import InputError, VAEConfig
 from common.data import EVAL_SEED, load_dataset
 from paper.estimators import log_p_by_quadrature
@@ -193,10 +192,8 @@ def test_the_table_and_the_picture_say_what_the_curves_say(tmp_path):
 
 
 def test_lines_are_appendix_d_crosses_importance_sampling_train_solid_and_test_dashed(monkeypatch):
-    drawn, results = [], made_up()
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
-    figure3.draw("unused", results)
-    for axes, size in zip(drawn[0].axes, ("small", "large"), strict=True):
+    results = made_up()
+    for axes, size in zip(figure_of(figure3.draw, results, monkeypatch).axes, ("small", "large"), strict=True):
         assert axes.get_title(loc="left") == f"$N_{{train}}$ = {results['settings'][size]:,}"
         lines = [line for line in axes.lines if len(line.get_xdata())]
         kinds = [kind for kind in figure3.NAMES if f"{kind}-{size}" in results["parts"]]

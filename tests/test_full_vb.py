@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 import torch
 from contract import MLP, Case
-from oracles import assert_close, assert_gradients
+from oracles import assert_close, assert_gradients, figure_of
 from torch.distributions import Normal, kl_divergence
 
-from common import figures
 from common.config import InputError, VAEConfig
 from common.data import Dataset, load_dataset
 from paper.estimators import estimator_b, log_p_by_quadrature, log_weight_prior
@@ -391,7 +390,7 @@ def test_each_method_is_trained_with_its_prior_until_it_saw_the_samples(method, 
 
 def test_the_table_and_the_lines_are_those_of_their_names(monkeypatch):
     names = ("train", "test", "fitted", "full_bound", "weight_kl", "test_at_mean_weights", "fitted_at_mean_weights")
-    parts, drawn, sizes = {}, [], [100, 300]
+    parts, sizes = {}, [100, 300]
     for i, method in enumerate(weight_uncertainty.METHODS):
         for size in sizes:
             start = -size - 10 * i
@@ -403,9 +402,8 @@ def test_the_table_and_the_lines_are_those_of_their_names(monkeypatch):
                         "-102.0 / -112.0 / -122.0", "-123.0 / -124.0 / -125.0"]
     assert len(told) == 10 and told[5] == "-301.0 / -311.0 / -321.0"
 
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
-    weight_uncertainty.draw("unused", {"settings": settings, "parts": parts})
-    found = [{line.get_label(): list(line.get_ydata()) for line in axes.lines} for axes in drawn[0].axes]
+    figure = figure_of(weight_uncertainty.draw, {"settings": settings, "parts": parts}, monkeypatch)
+    found = [{line.get_label(): list(line.get_ydata()) for line in axes.lines} for axes in figure.axes]
     for i, words in enumerate(weight_uncertainty.METHODS.values()):
         few, many = -100 - 10 * i, -300 - 10 * i
         assert found[0][f"{words}: train"] == [few, many] and found[0][f"{words}: test"] == [few - 1, many - 1]

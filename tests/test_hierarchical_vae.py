@@ -15,11 +15,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from oracles import assert_close, assert_gradients
+from oracles import assert_close, assert_gradients, figure_of
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as kl_of
 
-from common import figures
 from common.config import InputError, VAEConfig
 from common.data import EVAL_SEED, Dataset
 from paper import train_paper
@@ -552,16 +551,14 @@ def test_one_layer_has_the_50_latents_of_burda_and_the_lowest_of_several_100():
 
 
 def test_the_bars_are_stacked_from_the_lowest_layer_up_and_rows_are_told_in_minutes(monkeypatch):
-    drawn, parts = [], {}
+    parts = {}
     for key, kl in {"chain-1": [5.0], "ladder-2": [4.0, 3.0]}.items():
         curve = [{"epoch": epoch, "test": {"elbo": -90.0 - len(kl) - 1 / epoch}} for epoch in (1, 2)]
         parts[key] = {"result": {"nll": 85.0, "kl": kl, "elbo": -91, "curve": curve, "latents": [7] * len(kl), "images": 50,
                                  "active_units": [2] * len(kl), "training_seconds": 90, "image_shape": [2, 3],
                                  "draws": pack(np.zeros((36, 6)))}}
     results = {"settings": {"samples": 10, "data": "mnist"}, "parts": parts}
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
-    hierarchy.draw("unused", results)
-    left, right = drawn[0].axes[:2]
+    left, right = figure_of(hierarchy.draw, results, monkeypatch).axes[:2]
     assert {line.get_label(): list(line.get_ydata()) for line in left.lines} == {
         "chain, 1 layer": [-92, -91.5], "ladder, 2 layers": [-93, -92.5]}
     bars = [(round(bar.get_x() + bar.get_width() / 2), bar.get_y(), bar.get_height()) for bar in right.patches]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from oracles import figure_of
 from scipy.special import ndtr, ndtri
 
 from common import figures
@@ -51,14 +52,6 @@ def latents_of(images):
     return np.arctanh(SMALL * (np.log(images) - np.log1p(-images))) / SMALL
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that draw() would have written."""
-    found = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: found.append(figure))
-    return found
-
-
 def pages(figure):
     """The image arrays of a figure, in the order in which they were drawn."""
     return [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
@@ -83,13 +76,13 @@ def results_of_planes(side):
             "parts": {name: {"result": result} for name in "ab"}}
 
 
-def test_figure_4_shows_z1_left_to_right_and_z2_bottom_to_top_at_its_ticks(drawn):
+def test_figure_4_shows_z1_left_to_right_and_z2_bottom_to_top_at_its_ticks(monkeypatch):
     side = 6
-    figure4.draw("unused", results_of_planes(side))
-    axes, twin = drawn[0].axes
-    np.testing.assert_array_equal(*pages(drawn[0]))
+    figure = figure_of(figure4.draw, results_of_planes(side), monkeypatch)
+    axes, twin = figure.axes
+    np.testing.assert_array_equal(*pages(figure))
     zoom = figures.PANEL // side
-    cells = pages(drawn[0])[0][zoom // 2::zoom + figures.GAP]                                     # a row of each picture
+    cells = pages(figure)[0][zoom // 2::zoom + figures.GAP]                                     # a row of each picture
     z1, z2 = cells[:, zoom // 2::2 * zoom + figures.GAP], cells[:, 3 * zoom // 2::2 * zoom + figures.GAP]
     assert z1.shape == z2.shape == (side, side)
     assert (np.diff(z1, axis=1) > 0.02).all() and (np.diff(z1, axis=0) == 0).all()
@@ -160,15 +153,14 @@ def test_draws_are_means_at_standard_normal_z_and_the_same_for_the_same_seed():
     assert torch.equal(images, again) and not torch.equal(images, other)
 
 
-def test_figure_5_has_a_square_for_each_number_of_latents_in_their_order(drawn):
+def test_figure_5_has_a_square_for_each_number_of_latents_in_their_order(monkeypatch):
     rng, count = np.random.default_rng(0), figure5.ACROSS**2
     draws = {latent: rng.random((count, 6)) for latent in (2, 5, 10)}
-    figure5.draw("unused", {
+    figure = figure_of(figure5.draw, {
         "settings": {"name": "made up", "latents": [2, 5, 10]},
         "parts": {f"vae-{latent}": {"result": {"draws": pack(images), "image_shape": [2, 3]}}
                   for latent, images in draws.items()},
-    })
-    figure, = drawn
+    }, monkeypatch)
     zoom = figures.PANEL // (2 * figure5.ACROSS * 2)
     for axes, page, (latent, images) in zip(figure.axes, pages(figure), draws.items(), strict=True):
         assert axes.get_title(loc="left") == f"{latent} latents"
@@ -232,14 +224,13 @@ def test_the_rows_of_the_walks_have_walks_before_fades_and_reconstructions_befor
     assert "walks / of cross-fades" in rows[1][0] and "reconstructions of test images / for the test images" in rows[2][0]
 
 
-def test_the_strip_has_the_real_faces_at_both_ends_and_the_cross_fade_under_the_walk(drawn):
+def test_the_strip_has_the_real_faces_at_both_ends_and_the_cross_fade_under_the_walk(monkeypatch):
     rng, (count, steps) = np.random.default_rng(0), (frey_walk.PAIRS, frey_walk.STEPS)
     walks, fades = rng.random((2, count, steps, 6))
-    frey_walk.draw("unused", {
+    figure = figure_of(frey_walk.draw, {
         "settings": {"name": "made up", "network": {"latent": 3}},
         "parts": {"vae": {"result": {"walks": pack(walks), "fades": pack(fades), "image_shape": [2, 3]}}},
-    })
-    figure, = drawn
+    }, monkeypatch)
     zoom = figures.PANEL // (steps * 3)
     expected = [figures.tile(images, (2, 3), len(images), zoom) for walk, fade in zip(walks, fades, strict=True)
                 for images in (fade[:1], fade[-1:], walk, fade)]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from oracles import figure_of
 
-from common import figures
 from common.cli import run_command
 from common.config import InputError
 from common.data import Dataset
@@ -260,15 +260,14 @@ def test_nll_is_that_of_the_test_images_and_training_minimized_the_bound_of_k(k,
 
 
 def test_the_curves_of_nll_are_test_bounds_and_each_has_the_number_of_its_table(monkeypatch):
-    drawn, found = [], {}
+    found = {}
     for i, key in enumerate(("dynamic-k1", "static-k5")):
         curve = [{"epoch": epoch, "train": {"loss": 70.0}, "test": {"loss": 90.0 + i + 1 / epoch}} for epoch in (1, 2)]
         curve.append({"epoch": 3, "train": {"loss": 70.0}})              # an epoch that was not evaluated
         found[key] = {"result": {"nll": 85.0 + i, "curve": curve, "images": 10_000, "active_units": 9}}
     results = {"settings": {"samples": 5000}, "parts": found}
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
-    nll.draw("unused", results)
-    lines = {line.get_label(): list(line.get_ydata()) for line in drawn[0].axes[0].lines}
+    axes, *_ = figure_of(nll.draw, results, monkeypatch).axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
     assert lines == {"VAE, dynamic MNIST: bound": [-91, -90.5], "VAE, dynamic MNIST: log p(x)": [-85, -85],
                      "IWAE, k = 5, static MNIST: bound": [-92, -91.5], "IWAE, k = 5, static MNIST: log p(x)": [-86, -86]}
     assert [(paper, ours) for _, paper, ours in nll.rows(results)] == [("86.76", "85.00"), ("87.63", "86.00")]

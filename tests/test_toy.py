@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from oracles import figure_of
 
-from common import figures
 from common.data import EVAL_SEED
 from paper import toy
 from paper.estimators import estimator_b, log_p_by_importance_sampling, log_p_by_quadrature, log_weights
@@ -225,16 +225,14 @@ def test_the_gaps_and_the_posteriors_are_those_of_their_points(latent):
 
 
 def test_the_picture_shows_log_p_the_posterior_and_q_on_the_axes_of_z(results, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
-    toy_posteriors.draw("unused", results)
+    panels = figure_of(toy_posteriors.draw, results, monkeypatch).axes
     result = results["parts"]["moons-2"]["result"]
-    first = drawn[0].axes[5]                                             # five panels for each model, and color bars inset
+    first = panels[5]                                                    # five panels for each model, and color bars inset
     shown, packed = np.asarray(first.images[0].get_array()), unpack(result["map"]["log_p"], 120, 120)
     assert "Moons, 2 latents" in first.get_title(loc="left")
     np.testing.assert_allclose(shown, result["map"]["peak"] - 8 * (1 - packed), atol=1e-9)
     assert shown.max() == pytest.approx(result["map"]["peak"], abs=0.02)
-    for axes, name in zip(drawn[0].axes[7:9], "AB", strict=True):
+    for axes, name in zip(panels[7:9], "AB", strict=True):
         posterior = result["posteriors"][name]
         density = np.asarray(axes.images[0].get_array())                 # (z2, z1)
         np.testing.assert_allclose(density, unpack(posterior["density"], CELLS[2], CELLS[2]).T)
@@ -242,7 +240,7 @@ def test_the_picture_shows_log_p_the_posterior_and_q_on_the_axes_of_z(results, m
         assert (one.width, one.height) == pytest.approx([2 * sd for sd in posterior["sd"]])
         assert (two.width, two.height) == pytest.approx([4 * sd for sd in posterior["sd"]])
         assert tuple(one.center) == tuple(posterior["mu"])
-    bounds, sampled = drawn[0].axes[9].lines[1:]
+    bounds, sampled = panels[9].lines[1:]
     assert list(bounds.get_ydata()) == result["bounds"] and list(sampled.get_ydata()) == [
         result["log_p_by_importance_sampling"]]
 

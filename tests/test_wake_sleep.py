@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 import torch
 from contract import MLP, Case
-from oracles import assert_close
+from oracles import assert_close, figure_of
 
-from common import figures
 from common.config import InputError, VAEConfig
 from common.data import Dataset, load_dataset
 from paper import paper_settings
@@ -310,14 +309,11 @@ def test_a_curve_is_that_of_its_algorithm_on_images_of_its_likelihood(kind, tmp_
 
 
 def test_each_panel_of_figure_2_has_the_curves_of_its_latents_and_each_row_too(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
     few, many = (made_up(([-150 - i, -120 - i, -110 - i], [-151 - i, -118 - i, -119 - i]),
                          ([-140 - i, -130 - i, -125 - i], [-141 - i, -121 - i, -122 - i])) for i in (0, 10))
     parts = few["parts"] | {key.replace("-3", "-5"): part for key, part in many["parts"].items()}
     results = {"settings": few["settings"] | {"latents": [3, 5]}, "parts": parts}
-    figure2.draw("unused", results)
-    for axes, latent in zip(drawn[0].axes, (3, 5), strict=True):
+    for axes, latent in zip(figure_of(figure2.draw, results, monkeypatch).axes, (3, 5), strict=True):
         assert axes.get_title(loc="left") == f"$N_z$ = {latent}" and len(axes.lines) == 4
         for line in axes.lines:
             name, which = line.get_label().split(", ")

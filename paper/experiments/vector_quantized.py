@@ -65,12 +65,19 @@ def parts(settings):
 # N images, D pixels, h and w height and width of the grid, K codes
 
 
-def train_vqvae(work, data, draws, classifier, vqvae, prior, plan, prior_plan):
-    """Trains a VQ-VAE, then the prior over its codes, and measures both on the test images."""
-    dataset, plan, prior_plan = work.dataset(data), Plan(**plan), Plan(**prior_plan)
+def trained(work, data, vqvae, plan, share):
+    """A VQ-VAE after its training, which takes this share of the part's time; the images, and its curve."""
+    dataset, plan = work.dataset(data), Plan(**plan)
     images = Images.of(dataset, device=work.device)
     model = build("vq-vae", VAEConfig(image_shape=dataset.image_shape), images, plan.seed, **vqvae)
-    curve = train(model, images, plan, work.checkpoint, lambda row: work.progress(0.2 * row["epoch"] / plan.epochs))
+    curve = train(model, images, plan, work.checkpoint, lambda row: work.progress(share * row["epoch"] / plan.epochs))
+    return model, images, curve
+
+
+def train_vqvae(work, data, draws, classifier, vqvae, prior, plan, prior_plan):
+    """Trains a VQ-VAE, then the prior over its codes, and measures both on the test images."""
+    model, images, curve = trained(work, data, vqvae, plan, 0.2)
+    prior_plan = Plan(**prior_plan)
     whole = CodePrior.of(model, np.random.default_rng(prior_plan.seed), **prior)
     checkpoint = work.checkpoint.with_suffix(".prior.npz")               # the first one stays: a stop comes back through it
     prior_curve = train(whole, images, prior_plan, checkpoint,
@@ -113,10 +120,7 @@ def read(model, codes, reader, generator):
 
 def train_by_gradient(work, data, vqvae, plan):
     """Trains a VQ-VAE whose codebook is learnt by gradients, without a prior."""
-    dataset, plan = work.dataset(data), Plan(**plan)
-    images = Images.of(dataset, device=work.device)
-    model = build("vq-vae", VAEConfig(image_shape=dataset.image_shape), images, plan.seed, **vqvae)
-    curve = train(model, images, plan, work.checkpoint, lambda row: work.progress(row["epoch"] / plan.epochs))
+    model, images, curve = trained(work, data, vqvae, plan, 1)
     return usage(model, codes_of(model, images.x_test)) | {
         "terms": curve[-1]["test"], "training_seconds": sum(row["seconds"] for row in curve)}
 
